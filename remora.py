@@ -1,0 +1,130 @@
+"""The command `remora`: finds the package that a subcommand belongs to and hands the rest of the line over.
+
+A package is imported when its subcommand is called and not before, so `remora certs inspect` needs no event loop and
+a broken installation of one part leaves the others usable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final, NamedTuple
+
+
+class Command(NamedTuple):
+    """A subcommand: the module whose `main(argv) -> int` runs it, and what it does in a few words."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "demo": Command("demo.cli", "run a small mesh on this machine and watch who may call whom"),
+    "proxy": Command("proxy.cli", "run a sidecar, check its configuration"),
+    "status": Command("proxy.status", "show what a running sidecar does"),
+    "certs": Command("certs.cli", "make identities with a small authority, look into certificates"),
+    "bench": Command("benchmarks.cli", "measure what a hop costs beside other proxies"),
+}
+
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells report it."""
+EXIT_BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: the reader of our output went away (`remora certs inspect | head`)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and give its exit code: 0 done, 2 wrong usage or configuration, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit and would complain: give it somewhere to write.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return 0
+    if name in ("version", "--version", "-V"):
+        sys.stdout.write(_version())
+        return 0
+    command = COMMANDS.get(name)
+    if command is None:
+        sys.stderr.write(f"remora: {_complaint(name)}\n\n{_help()}" if not name else f"remora: {_complaint(name)}\n")
+        return EXIT_USAGE
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        missing = error.name or command.module
+        sys.stderr.write(f"remora {name}: the module {missing} is not installed; {_remedy(name, missing)}\n")
+        return EXIT_USAGE
+    return int(module.main(arguments[1:]))
+
+
+def _complaint(name: str) -> str:
+    if not name:
+        return "which command?"
+    import difflib
+
+    near = difflib.get_close_matches(name, [*COMMANDS, "version"], n=1)
+    hint = f"did you mean `remora {near[0]}`?" if near else "`remora --help` lists the commands"
+    return f"there is no command {name!r}; {hint}"
+
+
+def _remedy(name: str, missing: str) -> str:
+    if name == "bench" and missing.partition(".")[0] not in ("benchmarks", "proxy", "certs"):
+        return "install the extra that measuring needs: pip install 'remora[bench]', or `make bench` in the checkout"
+    return "install remora with its dependencies: pip install remora, or `make demo` in the checkout"
+
+
+def _help() -> str:
+    width = max(len(name) for name in (*COMMANDS, "version"))
+    lines = [
+        "usage: remora COMMAND ...",
+        "",
+        "Remora is a sidecar: it gives an application a SPIFFE identity, speaks mutual TLS to other sidecars and lets",
+        "through what mounted policies allow.",
+        "",
+    ]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    lines += [
+        f"  {'version':<{width}}  say what is installed",
+        "",
+        "`remora COMMAND --help` says more. Begin with `remora demo`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _version() -> str:
+    try:
+        version = metadata.version("remora")
+    except metadata.PackageNotFoundError:
+        version = "(not installed: run from a checkout)"
+    interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+    lines = [f"remora {version}", f"{interpreter}, {platform.python_compiler()}, {sys.executable}", _openssl()]
+    return "\n".join(lines) + "\n"
+
+
+def _openssl() -> str:
+    try:
+        backend = importlib.import_module("cryptography.hazmat.backends.openssl.backend").backend
+    except ModuleNotFoundError:
+        return "cryptography is not installed"
+    return f"{backend.openssl_version_text()}, cryptography {metadata.version('cryptography')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
