@@ -1,0 +1,167 @@
+"""The configuration as values: what `proxy/config.py` makes of the file, after every check.
+
+Whoever holds a `Config` need check nothing: services that listeners name exist, addresses parse, identities are
+valid, limits are within their bounds. Times are float seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from certs.spiffe import SpiffeId, TrustDomain
+from proxy.limits import Limits
+from proxy.types import Protocol
+
+PolicyDefaultName = Literal["deny", "allow-authenticated", "allow-all", "audit"]
+PathNormalizationName = Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"]
+LoopName = Literal["uvloop", "asyncio"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A host and a port. `host` is an IP address in canonical form without brackets, or a DNS name where allowed."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_name(self) -> bool:
+        """The host is a DNS name, to be resolved."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+    @property
+    def is_loopback(self) -> bool:
+        """The host is an address of this machine alone; a name is not, whatever it resolves to."""
+        return not self.is_name and ipaddress.ip_address(self.host).is_loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnixSocket:
+    """A unix socket by its absolute path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadConfig:
+    """Who this sidecar stands for; `labels` are what policy selectors look at."""
+
+    namespace: str
+    service_account: str
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityFiles:
+    """The directory that holds tls.crt, tls.key, ca.crt (or one credential bundle) and bundles/."""
+
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundPort:
+    """One port that peers reach over mutual TLS: `port` is what policies see, `app` where the application listens."""
+
+    listen: Address
+    port: int
+    app: Address
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundListener:
+    """One address that the application dials; what it sends goes to the service named."""
+
+    listen: Address
+    service: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Where a service is and who must answer there.
+
+    `mutual` false means plaintext to the endpoint (`tls: none`), and then `identities` is empty. `timeout` is the time
+    from the end of a request to the head of its answer.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    endpoints: tuple[Address, ...]
+    protocol: Protocol
+    timeout: float
+    mutual: bool
+    identities: frozenset[SpiffeId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundConfig:
+    """What the application may call: `services` by name, and the listeners that lead to them."""
+
+    listeners: tuple[OutboundListener, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=dict)
+    unknown: Literal["reject"] = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Where policies are mounted, and what holds where none speaks."""
+
+    directory: str
+    default: PolicyDefaultName = "deny"
+    path_normalization: PathNormalizationName = "base"
+    root_namespace: str = "istio-system"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenConfig:
+    """A listener for people and probes. `health` has an Address always, `admin` may have a unix socket."""
+
+    listen: Address | UnixSocket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """`access_log` is "stdout", "off" or the path of a file."""
+
+    access_log: str = "stdout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """How the process runs; `watch_interval` is how often mounted files are looked at."""
+
+    loop: LoopName = "uvloop"
+    workers: int = 1
+    watch_interval: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One configuration file, whole and checked."""
+
+    workload: WorkloadConfig
+    trust_domain: TrustDomain
+    trust_domain_aliases: tuple[TrustDomain, ...]
+    identity: IdentityFiles
+    inbound: tuple[InboundPort, ...]
+    outbound: OutboundConfig
+    policy: PolicyConfig
+    admin: ListenConfig | None
+    health: ListenConfig | None
+    telemetry: TelemetryConfig
+    limits: Limits
+    runtime: RuntimeConfig
