@@ -1,0 +1,5 @@
+"""What the first bytes of a connection say: TLS, HTTP/1, HTTP/2 or something opaque. Pure; takes nothing away."""
+
+from proxy.detect.first_bytes import Detected, detect
+
+__all__ = ["Detected", "detect"]

@@ -1,0 +1,1 @@
+"""HTTP codecs without I/O: the strict gate, header rules, path normal form, one interface per stream."""
