@@ -1,0 +1,1 @@
+"""Listening sockets and admission: who gets in at all."""

@@ -1,0 +1,1 @@
+"""Pages for probes, scrapers and people."""

@@ -1,0 +1,1 @@
+"""Forwarding: dial, pool, opaque tunnel, HTTP pump. Nothing here begins without a Permit."""

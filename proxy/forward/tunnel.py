@@ -1,0 +1,145 @@
+"""An opaque tunnel: bytes both ways between two wires, half-close carried end to end, a reset carried on as a reset.
+
+downstream wire --bytes--> upstream wire          congested target: the source is paused until write_ready
+downstream wire <--bytes-- upstream wire          a clean end ends our side of the other wire (FIN, close_notify)
+                                                  a break resets the other wire: nothing is ever made to look whole
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from proxy.errors import Reason, reason_of
+from proxy.interfaces import Clock, Wire
+from proxy.types import Permit
+
+
+class Tunnel:
+    """Two wires joined under a Permit. `on_end` is called once, with the Reason, after both are closed."""
+
+    __slots__ = (
+        "_clock",
+        "_downstream",
+        "_idle",
+        "_on_end",
+        "_upstream",
+        "deadline",
+        "ends_at",
+        "permit",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        permit: Permit,
+        downstream: Wire,
+        upstream: Wire,
+        *,
+        clock: Clock,
+        idle: float,
+        ends_at: float,
+        on_end: Callable[[Reason], None],
+    ) -> None:
+        """`idle` is in seconds; `ends_at`, in the clock's time, is when the peer's certificate ends."""
+        self.permit: Final = permit
+        self._clock = clock
+        self._idle = idle
+        self._on_end: Callable[[Reason], None] | None = on_end
+        self.deadline = self.slot = math.inf
+        self.ends_at = ends_at
+        self._downstream = _Direction(self, downstream, upstream, from_downstream=True)
+        self._upstream = _Direction(self, upstream, downstream, from_downstream=False)
+
+    def start(self, *, from_downstream: bytes = b"", from_upstream: bytes = b"") -> None:
+        """Join the wires; bytes that were read before the tunnel stood go first."""
+        down, up = self._downstream, self._upstream
+        down.source.receiver, up.source.receiver = down, up
+        self.touch()
+        if from_downstream:
+            up.source.write(from_downstream)
+        if from_upstream:
+            down.source.write(from_upstream)
+        for direction in (up, down):
+            direction.source.start()
+            if direction.source.read_ended:
+                direction.end_received()
+            elif direction.target.congested:
+                direction.source.pause()
+        for direction in (up, down):
+            direction.source.read_now()
+
+    def touch(self) -> None:
+        """Something moved: put the idle deadline off, never past the end of the certificate."""
+        self._clock.arm(self, min(self._idle, max(self.ends_at - self._clock.now, 0.0)))
+
+    def deadline_passed(self) -> None:
+        """End a tunnel that was idle too long or whose peer's certificate has ended."""
+        ended = self._clock.now >= self.ends_at
+        self.break_off(Reason.PEER_CERTIFICATE_ENDED if ended else Reason.IDLE_TIMEOUT)
+
+    def drain(self) -> None:
+        """Go on: opaque bytes have no point at which they could be ended whole. The drain deadline breaks it off."""
+
+    def judge_again(self) -> None:
+        """Nothing inside an opaque connection can be judged but the connection itself."""
+
+    def break_off(self, reason: Reason) -> None:
+        """Reset both sides."""
+        self._downstream.source.abort()
+        self._upstream.source.abort()
+        self._finish(reason)
+
+    def ended(self) -> None:
+        """Close both wires when both directions have ended and everything has gone out."""
+        down, up = self._downstream, self._upstream
+        if down.ended and up.ended and down.source.flushed and up.source.flushed:
+            down.source.close()
+            up.source.close()
+            self._finish(Reason.OK)
+
+    def _finish(self, reason: Reason) -> None:
+        self._clock.disarm(self)
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(reason)
+
+
+class _Direction:
+    """One direction: receives from `source`, writes to `target`."""
+
+    __slots__ = ("_from_downstream", "_tunnel", "ended", "source", "target")
+
+    def __init__(self, tunnel: Tunnel, source: Wire, target: Wire, *, from_downstream: bool) -> None:
+        self._tunnel = tunnel
+        self.source = source
+        self.target = target
+        self._from_downstream = from_downstream
+        self.ended = False
+
+    def data_received(self, data: bytes) -> None:
+        target = self.target
+        target.write(data)
+        if target.congested:
+            self.source.pause()
+        self._tunnel.touch()
+
+    def end_received(self) -> None:
+        self.ended = True
+        self.target.close_write()
+        self._tunnel.ended()
+
+    def wire_lost(self, reason: OSError) -> None:
+        self.target.abort()
+        otherwise = Reason.DOWNSTREAM_RESET if self._from_downstream else Reason.UPSTREAM_RESET
+        self._tunnel._finish(reason_of(reason, otherwise))
+
+    def write_ready(self) -> None:
+        """The source has room again: let the other direction, which writes to it, go on."""
+        tunnel = self._tunnel
+        other = tunnel._upstream if self._from_downstream else tunnel._downstream
+        if other.ended:
+            tunnel.ended()
+        else:
+            other.source.resume()

@@ -1,0 +1,1 @@
+"""What happened, told once: access records, metrics, trace identifiers."""
