@@ -1,0 +1,111 @@
+"""The commands `remora proxy run` and `remora proxy check`.
+
+Exit codes: 0 done, 1 cannot start, 2 something is wrong with the files that were given, each fault on a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from proxy.app import StartError, run
+from proxy.config import Config, load_config
+from proxy.errors import ConfigError, Fault
+from proxy.material import compile_policy, judge_identity, read_identity, read_policy
+from proxy.types import Generation
+
+_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
+_DATE: Final = "%Y-%m-%dT%H:%M:%S"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command given by `argv`, the words after `remora proxy`; return the exit code."""
+    parser = argparse.ArgumentParser(prog="remora proxy", description="The sidecar.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("run", "run the sidecar until SIGTERM or Ctrl-C"),
+        ("check", "check the configuration file and everything it points at"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", required=True, metavar="FILE", help="the configuration file (YAML)")
+        if name == "run":
+            command.add_argument(
+                "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="default: info"
+            )
+    options = parser.parse_args(argv)
+    try:
+        config = read_config(options.config)
+    except ConfigError as failure:
+        return _report(failure.faults)
+    return _check(config) if options.command == "check" else _run(config, options.config, options.log_level)
+
+
+def read_config(file: str) -> Config:
+    """Read and check the configuration file. Raises ConfigError with every fault."""
+    try:
+        data = Path(file).read_bytes()
+    except OSError as failure:
+        message = f"the configuration file cannot be read: {failure.strerror}"
+        raise ConfigError([Fault(file=file, message=message, hint="give its path with --config")]) from failure
+    return load_config(data, file)
+
+
+def _report(faults: Sequence[Fault]) -> int:
+    for fault in faults:
+        sys.stderr.write(f"{fault}\n")
+    return 2
+
+
+def _check(config: Config) -> int:
+    """Judge what the file points at; warnings are shown and change nothing."""
+    faults: list[Fault] = []
+    try:
+        tls = judge_identity(config, read_identity(config), Generation(1), time.time())
+    except ConfigError as failure:
+        faults += failure.faults
+    else:
+        left = (tls.identity_set.not_after - time.time()) / 3600
+        sys.stdout.write(f"identity  {tls.identity_set.spiffe_id}, valid for {left:.1f} h\n")
+    try:
+        policy = compile_policy(config, read_policy(config), Generation(1))
+    except ConfigError as failure:
+        faults += failure.faults
+    else:
+        for warning in policy.warnings:
+            sys.stderr.write(f"warning: {warning}\n")
+        rules = len(policy.allow_rules)
+        sys.stdout.write(f"policy    default {policy.default.value}; {rules} ALLOW rules select this workload\n")
+    if faults:
+        return _report(faults)
+    sys.stdout.write(
+        f"inbound   {len(config.inbound)} ports\n"
+        f"outbound  {len(config.outbound.listeners)} listeners, {len(config.outbound.services)} services\n"
+        "ok\n"
+    )
+    return 0
+
+
+def _run(config: Config, file: str, level: str) -> int:
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=_FORMAT, datefmt=_DATE)
+    logging.Formatter.converter = time.gmtime
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
+            runner.run(run(config, file))
+    except StartError as failure:
+        sys.stderr.write(f"remora: {failure}\n")
+        return 1
+    return 0
+
+
+def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if config.runtime.loop == "asyncio":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

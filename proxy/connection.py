@@ -1,0 +1,338 @@
+"""THE page: the way of a connection, inbound and outbound, from accept to the last record.
+
+    inbound    accept -> handshake + identity -> [detect] -> policy(connection) -> ( policy(request) -> forward )*
+    outbound   accept -> [detect] -> dial -> handshake + server's identity -> Permit -> forward
+
+A connection has a task only while it is being set up. Then its wires call the forwarder. Whatever the end, a
+connection leaves one record of its own, and each of its requests one.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from proxy.config import Address, InboundPort, Service
+from proxy.errors import HandshakeError, Reason, UpstreamError, reason_of
+from proxy.forward.balance import Balancer
+from proxy.forward.dial import dial
+from proxy.forward.names import Names
+from proxy.forward.pool import Pool, UpstreamConnection
+from proxy.handshake.drive import perform
+from proxy.handshake.engine import Session
+from proxy.policy import outbound as permit_outbound
+from proxy.routes import InboundRoute, OutboundRoute, not_ready
+from proxy.runtime.wire import LoopWire, PlainEnd
+from proxy.sidecar import NO_TLS, Arrival, Sidecar, ip_text
+from proxy.telemetry.record import Record
+from proxy.types import ConnectionAttributes, Denial, PeerIdentity, Permit, Protocol
+
+_log = logging.getLogger("remora.connection")
+
+_NOT_ABOUT_IDENTITY: Final = frozenset(
+    {
+        Reason.NOT_TLS,
+        Reason.TLS_VERSION_UNSUPPORTED,
+        Reason.TLS_NO_COMMON_PARAMETERS,
+        Reason.ALPN_UNKNOWN,
+        Reason.HANDSHAKE_FAILED,
+        Reason.HANDSHAKE_TIMEOUT,
+        Reason.HANDSHAKE_PEER_CLOSED,
+        Reason.INTERNAL_ERROR,
+    }
+)
+
+
+class Standing:
+    """How one inbound connection stands with the trust and the policy in force; asked again when either changes."""
+
+    __slots__ = ("_attributes", "_record", "_sidecar", "opaque", "permit")
+
+    def __init__(self, sidecar: Sidecar, attributes: ConnectionAttributes, record: Record) -> None:
+        self._sidecar = sidecar
+        self._attributes = attributes
+        self._record = record
+        self.opaque = False
+        self.permit: Permit | None = None
+
+    def fault(self) -> Reason | None:
+        """Say why the connection must end; None while it may stay. An opaque one gets, or keeps, its Permit."""
+        sidecar, attributes = self._sidecar, self._attributes
+        tls, policy, peer = sidecar.tls, sidecar.policy, attributes.peer
+        if tls is None or policy is None:
+            return Reason.NOT_READY
+        if peer is not None and not tls.trust.vouches_for(peer):
+            return Reason.TRUST_ENDED
+        verdict = policy.connection(attributes) if self.opaque else policy.admits_connection(attributes)
+        if verdict is None:
+            return None
+        if self.permit is None or isinstance(verdict, Denial):
+            self._record.judged(verdict)
+        if isinstance(verdict, Denial):
+            return verdict.reason
+        self.permit = verdict
+        return None
+
+
+class Inbound:
+    """One inbound port: peers come in over mutual TLS, the application is behind it."""
+
+    def __init__(self, sidecar: Sidecar, port: InboundPort) -> None:
+        self._sidecar = sidecar
+        self._port = port
+        self.cluster = f"inbound|{port.port}"
+        self._pool = sidecar.pool(
+            f"the application on {port.app}",
+            self._dial_http,
+            idle=sidecar.limits.upstream_idle_timeout,
+            generation=lambda: NO_TLS,
+        )
+
+    def admit(self, sock: socket.socket) -> None:
+        """Take an accepted connection, unless a limit is reached."""
+        sidecar = self._sidecar
+        if sidecar.registry.count("inbound") >= sidecar.limits.inbound_connections:
+            sidecar.refuse(sock, "inbound", self.cluster, Reason.CONNECTION_LIMIT)
+        elif sidecar.handshaking >= sidecar.limits.handshakes:
+            sidecar.refuse(sock, "inbound", self.cluster, Reason.HANDSHAKE_LIMIT)
+        elif sidecar.serve(sock, "inbound", self.cluster, self._serve):
+            sidecar.handshaking += 1
+
+    async def _serve(self, arrival: Arrival) -> None:
+        sidecar, port, record, entry = self._sidecar, self._port, arrival.record, arrival.entry
+        try:
+            session = await self._handshake(arrival)
+        finally:
+            sidecar.handshaking -= 1
+        if session is None:
+            return None
+
+        peer = session.peer
+        entry.peer = peer
+        arrival.scope.source_is(peer.spiffe_id, session.sni)
+        arrival.wire = wire = sidecar.wire(arrival.sock, session)
+        ends_at = sidecar.loop_time(peer.not_after)
+        attributes = ConnectionAttributes(
+            peer=peer,
+            source_ip=ip_text(arrival.sock.getpeername()),
+            destination_ip=ip_text(arrival.sock.getsockname()),
+            destination_port=port.port,
+            sni=session.sni,
+        )
+        standing = Standing(sidecar, attributes, record)
+        entry.judge = standing.fault
+        if (reason := standing.fault()) is not None:
+            return sidecar.end(arrival, reason)
+
+        protocol, first = port.protocol, b""
+        if protocol is Protocol.AUTO:
+            protocol, first = await sidecar.detect(wire, self.cluster)
+        if protocol is Protocol.HTTP:
+            route = InboundRoute(sidecar, arrival.scope, attributes, self._pool)
+            return sidecar.start_http(arrival, wire, route, first=first, ends_at=ends_at)
+
+        standing.opaque = True
+        if (reason := standing.fault()) is not None:
+            return sidecar.end(arrival, reason)
+        return await sidecar.join(arrival, wire, standing.permit, self._dial_opaque, first=first, ends_at=ends_at)
+
+    async def _handshake(self, arrival: Arrival) -> Session | None:
+        """Prove who both sides are; None when that failed and the connection has been closed with its record."""
+        sidecar, tls = self._sidecar, self._sidecar.tls
+        if tls is None or sidecar.policy is None:
+            sidecar.end(arrival, Reason.NOT_READY, not_ready().explanation)
+            return None
+        session = Session(tls, arrival.sock, server_side=True, protocol=self._port.protocol)
+        began = time.perf_counter_ns()
+        try:
+            await perform(session, arrival.sock, timeout=sidecar.limits.handshake_timeout)
+        except HandshakeError as failure:
+            reason, remote = failure.reason, arrival.entry.remote
+            sidecar.metrics.handshake("inbound", reason)
+            _log.log(reason.consequence.level, "refused %s on port %d: %s", remote, self._port.port, failure)
+            arrival.record.handshaken()
+            arrival.scope.source_claims(failure.presented)
+            sidecar.end(arrival, reason, str(failure))
+            session.release()
+            return None
+        except BaseException:
+            session.release()
+            raise
+        sidecar.metrics.handshake("inbound", Reason.OK, time.perf_counter_ns() - began)
+        arrival.record.handshaken()
+        return session
+
+    def close(self) -> None:
+        """Close the connections to the application that wait for a request; busy ones are closed after their answer."""
+        self._pool.close()
+
+    async def _dial_opaque(self) -> tuple[LoopWire, Permit | None]:
+        sidecar, app = self._sidecar, self._port.app
+        sock = await dial(app.host, app.port, seconds=sidecar.limits.upstream_connect_timeout)
+        return sidecar.wire(sock, PlainEnd(sock)), None
+
+    async def _dial_http(self) -> UpstreamConnection:
+        wire, _ = await self._dial_opaque()
+        return self._sidecar.upstream(wire, self._port.app, permit=None)
+
+
+class Outbound:
+    """One service that the application calls: plaintext in, mutual TLS out to who must answer, at one of its endpoints.
+
+    `service` is what the configuration in force says; `balancer` has the endpoints.
+    """
+
+    def __init__(self, sidecar: Sidecar, service: Service) -> None:
+        self._sidecar = sidecar
+        self.service = service
+        self.cluster = f"outbound|{service.name}"
+        self.balancer = Balancer(
+            service.name,
+            make_pool=self._make_pool,
+            clock=sidecar.clock,
+            wait=sidecar.limits.upstream_connect_timeout,
+        )
+        self.balancer.probes = service.protocol is Protocol.HTTP
+        self._names = Names(
+            resolve=functools.partial(sidecar.loop.getaddrinfo, type=socket.SOCK_STREAM),
+            spawn=sidecar.tasks.spawn,
+            found=self.balancer.set_endpoints,
+            failed=self.balancer.unresolved,
+        )
+        self._names.follow(service.endpoints)
+
+    def admit(self, sock: socket.socket) -> None:
+        """Take a connection of the application, unless the limit is reached."""
+        sidecar = self._sidecar
+        if sidecar.registry.count("outbound") >= sidecar.limits.outbound_connections:
+            sidecar.refuse(sock, "outbound", self.cluster, Reason.CONNECTION_LIMIT)
+        else:
+            sidecar.serve(sock, "outbound", self.cluster, self._serve)
+
+    def update(self, service: Service) -> None:
+        """Follow a changed configuration.
+
+        Endpoints that are gone finish what they carry; a server whose identity may not answer any more is left at
+        once; everything else holds from the next request and the next connection.
+        """
+        before, self.service = self.service, service
+        self.balancer.probes = service.protocol is Protocol.HTTP
+        if service.mutual is not before.mutual:
+            self.balancer.renew()
+            self._sidecar.registry.drain("outbound", self.cluster)
+        self._names.follow(service.endpoints)
+        if service.identities != before.identities:
+            self.judge_again(lambda peer: True)
+
+    def judge_again(self, vouched: Callable[[PeerIdentity], bool]) -> None:
+        """Close the connections, busy ones too, whose server is not vouched for or may not answer any more."""
+        self.balancer.judge_again(lambda peer: vouched(peer) and self._may_answer(peer))
+
+    def close(self) -> None:
+        """Close the connections that wait for a request; busy ones are closed after their answer."""
+        self._names.close()
+        self.balancer.close()
+
+    def _may_answer(self, peer: PeerIdentity) -> bool:
+        return not self.service.mutual or peer.spiffe_id in self.service.identities
+
+    async def _serve(self, arrival: Arrival) -> None:
+        sidecar = self._sidecar
+        arrival.wire = wire = sidecar.wire(arrival.sock, PlainEnd(arrival.sock))
+        protocol, first = self.service.protocol, b""
+        if protocol is Protocol.AUTO:
+            protocol, first = await sidecar.detect(wire, self.cluster)
+        if protocol is Protocol.HTTP:
+            route = OutboundRoute(sidecar, arrival.scope, lambda: self.service, self.balancer)
+            return sidecar.start_http(arrival, wire, route, first=first, ends_at=math.inf)
+        return await sidecar.join(arrival, wire, None, self._dial_opaque, first=first, ends_at=math.inf)
+
+    def _make_pool(self, endpoint: Address) -> Pool:
+        sidecar, limits = self._sidecar, self._sidecar.limits
+        mutual = self.service.mutual
+        return sidecar.pool(
+            f"service {self.service.name} at {endpoint}",
+            functools.partial(self._dial_http, endpoint),
+            idle=limits.mesh_idle_timeout if mutual else limits.upstream_idle_timeout,
+            generation=(lambda: sidecar.tls_generation) if mutual else (lambda: NO_TLS),
+        )
+
+    async def _dial_opaque(self) -> tuple[LoopWire, Permit | None]:
+        return await self.balancer.connect(lambda endpoint: self._dial(endpoint, Protocol.TCP))
+
+    async def _dial_http(self, endpoint: Address) -> UpstreamConnection:
+        wire, permit = await self._dial(endpoint, Protocol.HTTP)
+        return self._sidecar.upstream(wire, endpoint, permit)
+
+    async def _dial(self, endpoint: Address, protocol: Protocol) -> tuple[LoopWire, Permit]:
+        """Dial until a connection stands that is still right: trust or the service may change meanwhile."""
+        while True:
+            tls = self._sidecar.tls
+            wire, permit = await self._dial_one(endpoint, protocol)
+            now, peer = self._sidecar.tls, permit.peer
+            vouched = peer is None or now is None or now is tls or now.trust.vouches_for(peer)
+            if vouched and (peer is None or self._may_answer(peer)):
+                return wire, permit
+            wire.abort()
+
+    async def _dial_one(self, endpoint: Address, protocol: Protocol) -> tuple[LoopWire, Permit]:
+        sidecar, service, tls = self._sidecar, self.service, self._sidecar.tls
+        if service.mutual and tls is None:
+            raise UpstreamError(not_ready().explanation, Reason.NOT_READY)
+        sock = await dial(endpoint.host, endpoint.port, seconds=sidecar.limits.upstream_connect_timeout)
+        if tls is None or not service.mutual:
+            permit = permit_outbound(service.name, None, sidecar.policy_generation)
+            return sidecar.wire(sock, PlainEnd(sock)), permit
+        session = Session(
+            tls,
+            sock,
+            server_side=False,
+            protocol=protocol,
+            expected=service.identities,
+            server_name=service.hosts[0] if service.hosts else "",
+        )
+        began = time.perf_counter_ns()
+        try:
+            await perform(session, sock, timeout=sidecar.limits.handshake_timeout)
+            _hear_refusal(session, sock)
+        except BaseException as failure:
+            session.release()
+            sock.close()
+            if not isinstance(failure, HandshakeError):
+                raise
+            reason = failure.reason
+            sidecar.metrics.handshake("outbound", reason)
+            _log.log(reason.consequence.level, "service %s at %s: %s", service.name, endpoint, failure)
+            raise UpstreamError(f"{reason.word}: {failure}", _for_request(reason)) from failure
+        sidecar.metrics.handshake("outbound", Reason.OK, time.perf_counter_ns() - began)
+        permit = permit_outbound(service.name, session.peer, sidecar.policy_generation)
+        return sidecar.wire(sock, session), permit
+
+
+def _hear_refusal(session: Session, sock: socket.socket) -> None:
+    """Raise HandshakeError when the server has reset the connection right after our side of the handshake was done.
+
+    Under TLS 1.3 a server judges our certificate after that. One that closes behind its alert with our bytes unread
+    (Envoy) resets the connection; the alert can still be read, but not once a write has failed: OpenSSL gives up then.
+    """
+    try:
+        sock.getpeername()
+    except OSError:
+        try:
+            while session.read():
+                continue
+        except OSError as failure:
+            raise HandshakeError(str(failure), reason_of(failure, Reason.HANDSHAKE_PEER_CLOSED)) from failure
+        raise HandshakeError("the server reset the connection", Reason.HANDSHAKE_PEER_CLOSED) from None
+
+
+def _for_request(reason: Reason) -> Reason:
+    """Say what a failed handshake with an endpoint means for a request: its refusal, ours, or no identity at all."""
+    if reason is Reason.PEER_REJECTED_US:
+        return reason
+    return Reason.UPSTREAM_HANDSHAKE_FAILED if reason in _NOT_ABOUT_IDENTITY else Reason.UPSTREAM_IDENTITY_REJECTED

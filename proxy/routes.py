@@ -1,0 +1,116 @@
+"""What differs between an inbound and an outbound HTTP connection: who judges, what is added, what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.config import Service
+from proxy.errors import Reason
+from proxy.forward.pool import Pool
+from proxy.forward.upstream import NextHop
+from proxy.interfaces import RequestRecord
+from proxy.protocol.headers import xfcc_value
+from proxy.protocol.stream import RequestHead
+from proxy.sidecar import Sidecar
+from proxy.telemetry.record import Record, Scope
+from proxy.telemetry.trace import identifiers, new_request_id
+from proxy.types import ConnectionAttributes, Denial, Generation, Permit
+
+
+class _Recorded:
+    """Begins the records of one connection's requests."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def begin(self, head: RequestHead) -> Record:
+        """Begin the record of a request."""
+        record = Record(
+            self._scope,
+            protocol="HTTP/1.0" if head.version == b"1.0" else "HTTP/1.1",
+            method=head.method.decode("latin-1"),
+            path=(head.path + head.query).decode("latin-1"),
+        )
+        record.authority = head.authority.decode("latin-1")
+        record.request_id, record.trace_lines = identifiers(head)
+        for field in head.fields:
+            name = field[0]
+            if name == b"user-agent":
+                record.user_agent = field[1].decode("latin-1")
+            elif name == b"x-forwarded-for":
+                record.forwarded_for = field[1].decode("latin-1")
+        return record
+
+    def begin_unread(self) -> Record:
+        """Begin the record of a request that could not be understood."""
+        record = Record(self._scope, protocol="HTTP/1.1", method="-", path="-")
+        record.request_id = new_request_id()
+        return record
+
+
+class InboundRoute(_Recorded):
+    """A peer's requests to the application: judged by policy, told who is calling."""
+
+    __slots__ = ("_attributes", "_caller", "_sidecar", "answer_timeout", "pool", "strip_reserved")
+
+    def __init__(self, sidecar: Sidecar, scope: Scope, attributes: ConnectionAttributes, pool: Pool) -> None:
+        super().__init__(scope)
+        self._sidecar = sidecar
+        self._attributes = attributes
+        self.pool = pool
+        self.strip_reserved = True
+        self.answer_timeout = sidecar.limits.stream_idle_timeout
+        peer = attributes.peer
+        self._caller = b""
+        if peer is not None:
+            element = xfcc_value(str(sidecar.identity), peer.fingerprint, str(peer.spiffe_id))
+            self._caller = b"x-forwarded-client-cert: %b\r\n" % element
+
+    def judge(self, head: RequestHead) -> Permit | Denial:
+        """Judge by the newest policy."""
+        snapshot = self._sidecar.policy
+        if snapshot is None:
+            return not_ready()
+        return self._sidecar.decisions.judge(snapshot, self._attributes, head)
+
+    def lines(self, record: RequestRecord) -> bytes:
+        """Tell the application who is calling; add the identifiers that the request lacks."""
+        return self._caller + record.trace_lines
+
+
+class OutboundRoute(_Recorded):
+    """The application's requests to one service: the verified server's identity permits them."""
+
+    __slots__ = ("_service", "_sidecar", "pool", "strip_reserved")
+
+    def __init__(self, sidecar: Sidecar, scope: Scope, service: Callable[[], Service], pool: NextHop) -> None:
+        """`service` gives what the configuration in force says of it."""
+        super().__init__(scope)
+        self._sidecar = sidecar
+        self._service = service
+        self.pool = pool
+        self.strip_reserved = False
+
+    @property
+    def answer_timeout(self) -> float:
+        return self._service().timeout
+
+    def judge(self, head: RequestHead) -> Denial | None:
+        """Leave it to the server's identity, once this sidecar can prove its own."""
+        return None if self._sidecar.tls is not None else not_ready()
+
+    def lines(self, record: RequestRecord) -> bytes:
+        """Add the identifiers that the request lacks."""
+        return record.trace_lines
+
+
+def not_ready() -> Denial:
+    """Refuse because nothing valid has been loaded."""
+    return Denial(
+        reason=Reason.NOT_READY,
+        rule="none",
+        generation=Generation(0),
+        explanation="this sidecar has no valid certificate or policy set yet; /readyz says what is missing",
+    )

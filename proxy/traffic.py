@@ -1,0 +1,154 @@
+"""Listeners and what stands behind them, made to fit a configuration: at the start, and again when it changes.
+
+    apply(config):  bind what is new --all bound--> swap --> close what is gone, drain its connections
+                        |
+                        +-- one cannot be bound: close the others, change nothing, say which
+
+A port or a service that stays under its name keeps its listener; what is behind it is exchanged by one assignment, and
+connections that stand on the old one finish what they carry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+
+from proxy.accept.listener import Listener, open_listener
+from proxy.config import Address, Config, InboundPort, Service
+from proxy.connection import Inbound, Outbound
+from proxy.errors import ConfigError, Fault, LimitExceeded
+from proxy.sidecar import Sidecar
+
+_Key = tuple[str, str, str]
+"""Direction, listen address and, where the kernel chooses the port, what the listener is for: so it is found again."""
+
+
+class Traffic:
+    """Every listener of the mesh and of the application, by the configuration in force."""
+
+    def __init__(
+        self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop, on_exhausted: Callable[[LimitExceeded], None]
+    ) -> None:
+        self._sidecar = sidecar
+        self._loop = loop
+        self._on_exhausted = on_exhausted
+        self._listeners: dict[_Key, Listener] = {}
+        self._inbound: dict[_Key, tuple[InboundPort, Inbound]] = {}
+        self._outbound: dict[_Key, str] = {}
+        self._services: dict[str, tuple[Service, Outbound]] = {}
+
+    @property
+    def services(self) -> Mapping[str, tuple[Service, Outbound]]:
+        """The services in force, by name."""
+        return self._services
+
+    def ports(self, direction: str) -> list[int]:
+        """Tell the ports that listeners of one direction have, in the order of the configuration."""
+        return [listener.port for key, listener in self._listeners.items() if key[0] == direction]
+
+    def apply(self, config: Config, file: str) -> None:
+        """Make listeners, ports and services those of `config`.
+
+        Raises ConfigError that names `file` when an address cannot be had; then nothing has changed.
+        """
+        inbound = {_key("inbound", port.listen, str(port.port)): port for port in config.inbound}
+        outbound = {_key("outbound", item.listen, item.service): item for item in config.outbound.listeners}
+        wanted = {key: port.listen for key, port in inbound.items()}
+        wanted |= {key: item.listen for key, item in outbound.items()}
+        opened = self._open({key: listen for key, listen in wanted.items() if key not in self._listeners}, file)
+        for name, service in config.outbound.services.items():
+            self._take_service(name, service)
+        for key, port in inbound.items():
+            self._take_port(key, port)
+        self._outbound = {key: item.service for key, item in outbound.items()}
+        for key, sock in opened.items():
+            self._listeners[key] = Listener(
+                self._loop,
+                sock,
+                self._admit(key),
+                name=f"{key[0]} {key[1]}",
+                back_off=config.limits.accept_backoff,
+                on_exhausted=self._on_exhausted,
+            )
+        for key in [key for key in self._listeners if key not in wanted]:
+            self._drop(key)
+        for name in [name for name in self._services if name not in config.outbound.services]:
+            _, gone = self._services.pop(name)
+            self._sidecar.registry.drain("outbound", gone.cluster)
+            gone.close()
+        self._listeners = {key: self._listeners[key] for key in wanted}
+
+    def judge_again(self) -> None:
+        """Judge the connections to services by the trust in force: a server that it no longer vouches for is left."""
+        tls = self._sidecar.tls
+        if tls is not None:
+            for _, outbound in self._services.values():
+                outbound.judge_again(tls.trust.vouches_for)
+
+    def close(self, direction: str) -> None:
+        """Stop accepting in one direction."""
+        for key, listener in self._listeners.items():
+            if key[0] == direction:
+                listener.close()
+
+    def close_pools(self) -> None:
+        """Close every connection to a next hop that waits for a request."""
+        for _, inbound in self._inbound.values():
+            inbound.close()
+        for _, outbound in self._services.values():
+            outbound.close()
+
+    def _open(self, wanted: Mapping[_Key, Address], file: str) -> dict[_Key, socket.socket]:
+        opened: dict[_Key, socket.socket] = {}
+        faults = []
+        for key, listen in wanted.items():
+            try:
+                opened[key] = open_listener(listen.host, listen.port)
+            except OSError as failure:
+                hint = "end what listens there, or choose another address"
+                faults.append(Fault(file=file, message=failure.strerror or str(failure), hint=hint))
+        if faults:
+            for sock in opened.values():
+                sock.close()
+            raise ConfigError(faults)
+        return opened
+
+    def _admit(self, key: _Key) -> Callable[[socket.socket], None]:
+        """Find what stands behind a listener anew for each connection: a change must not touch the listener."""
+
+        def admit_inbound(sock: socket.socket) -> None:
+            self._inbound[key][1].admit(sock)
+
+        def admit_outbound(sock: socket.socket) -> None:
+            self._services[self._outbound[key]][1].admit(sock)
+
+        return admit_inbound if key[0] == "inbound" else admit_outbound
+
+    def _take_port(self, key: _Key, port: InboundPort) -> None:
+        standing = self._inbound.get(key)
+        if standing is not None:
+            if standing[0] == port:
+                return
+            self._sidecar.registry.drain("inbound", standing[1].cluster)
+            standing[1].close()
+        self._inbound[key] = port, Inbound(self._sidecar, port)
+
+    def _take_service(self, name: str, service: Service) -> None:
+        standing = self._services.get(name)
+        if standing is None:
+            self._services[name] = service, Outbound(self._sidecar, service)
+        elif standing[0] != service:
+            standing[1].update(service)
+            self._services[name] = service, standing[1]
+
+    def _drop(self, key: _Key) -> None:
+        self._listeners.pop(key).close()
+        if key[0] == "inbound":
+            _, gone = self._inbound.pop(key)
+            self._sidecar.registry.drain("inbound", gone.cluster)
+            gone.close()
+
+
+def _key(direction: str, listen: Address, purpose: str) -> _Key:
+    return direction, str(listen), "" if listen.port else purpose
