@@ -169,6 +169,8 @@ class Mounts:
     def _take_config(self, new: _NewConfig) -> None:
         config, policy = new
         sidecar = self._sidecar
+        if sidecar.draining:
+            return  # what ends opens no port
         self._traffic.apply(config, self._file)
         if config == sidecar.config and policy is None:
             return

@@ -145,3 +145,23 @@ async def test_what_needs_a_restart_is_named(mesh: Mesh, caplog: pytest.LogCaptu
     await eventually(lambda: orders.app.config.policy.path_normalization == "merge_slashes", seconds=2)
     assert "changes of workload, limits take effect after a restart" in caplog.text
     assert orders.app.config.workload.labels == {"app": "orders"}
+
+
+@pytest.mark.asyncio
+async def test_a_sidecar_that_drains_opens_no_port(mesh: Mesh) -> None:
+    backend = await mesh.backend(saying(b"one"))
+    orders = await mesh.sidecar("orders", app=backend)
+    port = free_port()
+    app = f"127.0.0.1:{backend.port}"
+    orders.app.begin_drain()
+    edit(
+        orders,
+        lambda it: it["inbound"]["ports"].append({"listen": f"127.0.0.1:{port}", "port": 8081, "app": app}),
+    )
+    source = next(source for source in orders.app.mounts.sources if source.kind == "config")
+    source.look(first=False)
+    act = source.look(first=False)
+    if act is not None:
+        act()
+    assert not accepts(port)
+    assert len(orders.app.config.inbound) == 1
