@@ -286,7 +286,8 @@ class Sidecar:
             on_end=lambda reason: self._taken_over_ended(entry, record, wire, reason),
         )
         entry.attach(tunnel)
-        tunnel.start(from_downstream=first)
+        if not wire.closed:  # policy or trust may have changed while the next hop was dialled
+            tunnel.start(from_downstream=first)
 
     def _taken_over_ended(self, entry: Entry, record: Record, wire: LoopWire, reason: Reason) -> None:
         record.bytes_received, record.bytes_sent = wire.bytes_read, wire.bytes_written

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from mesh import Backend, Mesh, Stream, authority, eventually, get, policy, svid
 
 from certs.testing import write_set
+from proxy import connection as connection_page
 
 BOTH = policy("callers", '[{from: [{source: {serviceAccounts: ["web", "batch"]}}]}]')
 ONLY_WEB = policy("callers", '[{from: [{source: {serviceAccounts: ["web"]}}]}]')
@@ -112,3 +114,30 @@ async def test_a_foreign_domain_that_loses_its_bundle_loses_its_connections(mesh
     assert await own.receive() == b"still here"
     [record] = await orders.records(1, kind="connection")
     assert record["reason"] == "trust_ended"
+
+
+@pytest.mark.asyncio
+async def test_a_change_while_the_next_hop_is_dialled_is_not_missed(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialling, go_on = asyncio.Event(), asyncio.Event()
+    real = connection_page.dial
+
+    async def slow_dial(host: str, port: int, *, seconds: float) -> socket.socket:
+        dialling.set()
+        await go_on.wait()
+        return await real(host, port, seconds=seconds)
+
+    monkeypatch.setattr(connection_page, "dial", slow_dial)
+    backend = await mesh.backend(echo)
+    orders = await mesh.sidecar("orders", app=backend, protocol="tcp", policies=BOTH)
+    batch = await mesh.client(orders, "batch", alpn=[b"istio"])
+    await batch.send(b"hello")
+    await dialling.wait()
+    (orders.directory / "policy" / "policies.yaml").write_text(ONLY_WEB)
+    await eventually(lambda: orders.app.sidecar.policy_generation == 2)
+    go_on.set()
+    assert await batch.closed() == "broken"
+    [record] = await orders.records(1, kind="connection")
+    assert (record["decision"], record["reason"], record["generation"]) == ("deny", "denied_by_policy", 2)
+    assert not any(stream.received for stream in backend.streams)
