@@ -227,6 +227,7 @@ class App:
         sidecar.registry.break_off(Reason.DRAIN_DEADLINE)
         await sidecar.tasks.cancel_all()
         self.mounts.close()
+        sidecar.key_fetcher.close()
         for server in self._page_servers:
             server.close()
         sidecar.clock.stop()

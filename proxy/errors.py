@@ -22,6 +22,8 @@ class Consequence:
     `status` is the HTTP status (0: no answer can be given), `grpc_status` the gRPC code, `h2_code` the HTTP/2 error
     code (RFC 9113 section 7), `alert` the TLS alert sent to the peer ("" when the fault is not one of the handshake),
     `flags` Istio's short response flag ("-" for none) and `level` the log level of the one line that reports it.
+    `body` is all that a caller is told where the sentence for the operator would tell it too much. `details` is what
+    Envoy writes into `response_code_details` ("" where it names a rule).
     """
 
     status: int = 0
@@ -30,6 +32,8 @@ class Consequence:
     alert: str = ""
     flags: str = "-"
     level: int = logging.INFO
+    body: bytes = b""
+    details: str = ""
 
 
 def _tls(alert: str, level: int = logging.WARNING) -> Consequence:
@@ -46,6 +50,15 @@ def _upstream(status: int, flags: str, grpc_status: int = 14) -> Consequence:
 
 def _limit(status: int, flags: str = "OM") -> Consequence:
     return Consequence(status=status, grpc_status=8, h2_code=0x0B, flags=flags, level=logging.WARNING)
+
+
+def _denied() -> Consequence:
+    return Consequence(status=403, grpc_status=7, h2_code=0x08, body=b"RBAC: access denied")
+
+
+def _token(body: bytes, status: int = 401) -> Consequence:
+    details = f"jwt_authn_access_denied{{{body.decode('ascii').replace(' ', '_')}}}"
+    return Consequence(status=status, grpc_status=16 if status == 401 else 7, h2_code=0x08, body=body, details=details)
 
 
 class Reason(enum.Enum):
@@ -110,11 +123,23 @@ class Reason(enum.Enum):
     NOT_READY = "not_ready", Consequence(status=503, grpc_status=14, h2_code=0x07, flags="NR", level=logging.WARNING)
 
     # --- policy ---
-    DENIED_BY_POLICY = "denied_by_policy", Consequence(status=403, grpc_status=7, h2_code=0x08)
-    DENIED_BY_DEFAULT = "denied_by_default", Consequence(status=403, grpc_status=7, h2_code=0x08)
-    DENIED_PROTOCOL_OPAQUE = "denied_protocol_opaque", Consequence(status=403, grpc_status=7, h2_code=0x08)
+    DENIED_BY_POLICY = "denied_by_policy", _denied()
+    DENIED_BY_DEFAULT = "denied_by_default", _denied()
+    DENIED_PROTOCOL_OPAQUE = "denied_protocol_opaque", _denied()
     PEER_CERTIFICATE_ENDED = "peer_certificate_ended", Consequence(status=0, grpc_status=16, h2_code=0x0C)
     TRUST_ENDED = "trust_ended", _upstream(503, "UF", 16)
+
+    # --- JSON Web Tokens; the bodies are Envoy's ---
+    TOKEN_MALFORMED = "token_malformed", _token(b"Jwt is not in the form of Header.Payload.Signature")
+    TOKEN_ALGORITHM_REFUSED = "token_algorithm_refused", _token(b"Jwt header [alg] is not supported")
+    TOKEN_ISSUER_UNKNOWN = "token_issuer_unknown", _token(b"Jwt issuer is not configured")
+    TOKEN_KEY_UNKNOWN = "token_key_unknown", _token(b"Jwks doesn't have key to match kid or alg from Jwt")
+    TOKEN_KEYS_UNAVAILABLE = "token_keys_unavailable", _token(b"Jwks remote fetch is failed")
+    TOKEN_SIGNATURE_INVALID = "token_signature_invalid", _token(b"Jwt verification fails")
+    TOKEN_EXPIRED = "token_expired", _token(b"Jwt is expired")
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid", _token(b"Jwt not yet valid")
+    TOKEN_AUDIENCE_REFUSED = "token_audience_refused", _token(b"Audiences in Jwt are not allowed", 403)
+    TOKENS_CONFLICT = "tokens_conflict", _token(b"Jwt verification fails")
 
     # --- what a client sent that two parsers could read differently (RFC 9112) ---
     REQUEST_LINE_INVALID = "request_line_invalid", _bad_request()
@@ -188,7 +213,8 @@ class RemoraError(Exception):
 class Fault:
     """One thing wrong in a file: `file:line:column: what is wrong; what to write instead`.
 
-    `line` and `column` count from 1; 0 means that the fault belongs to the file as a whole.
+    `line` and `column` count from 1; 0 means that the fault belongs to the file as a whole. `code` is the stable id
+    of a finding of lint (`RM0101`), "" for what cannot be taken.
     """
 
     file: str
@@ -196,10 +222,16 @@ class Fault:
     column: int = 0
     message: str
     hint: str = ""
+    code: str = ""
+
+    @property
+    def place(self) -> str:
+        """Say where: `file:line:column`, or the file alone."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.place}: {self.message}{hint}" + (f" [{self.code}]" if self.code else "")
 
 
 def reason_of(failure: OSError, otherwise: Reason) -> Reason:

@@ -134,6 +134,8 @@ class Mounts:
 
     def _take_policy(self, policy: PolicySnapshot) -> None:
         self._sidecar.policy = policy
+        authentication = policy.authentication
+        self._sidecar.key_store.follow(authentication.uris if authentication is not None else {})
         for warning in policy.warnings:
             _log.warning("policy: %s", warning)
         self._taken("policy", f"digest {policy.source_digest[:12]}", policy.generation)

@@ -41,6 +41,12 @@ def publish(sidecar: Sidecar) -> None:
         ("next_hop",),
         _waiting(sidecar),
     )
+    metrics.gauges(
+        "remora_jwks_up",
+        "1 while the last fetch of a jwksUri gave keys.",
+        ("uri",),
+        sidecar.key_store.up,
+    )
     metrics.counter(
         "remora_access_records_dropped",
         "Access records lost: the writer had fallen behind, or the destination did not take them.",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 
+from proxy.authn import Authentication, forwarded
 from proxy.config import Service
 from proxy.errors import Reason
 from proxy.forward.pool import Pool
 from proxy.forward.upstream import NextHop
 from proxy.interfaces import RequestRecord
+from proxy.policy import PolicySnapshot
+from proxy.policy.snapshot import NO_RULE
 from proxy.protocol.headers import xfcc_value
-from proxy.protocol.stream import RequestHead
+from proxy.protocol.stream import Field, RequestHead
 from proxy.sidecar import Sidecar
 from proxy.telemetry.record import Record, Scope
 from proxy.telemetry.trace import identifiers, new_request_id
@@ -51,9 +56,9 @@ class _Recorded:
 
 
 class InboundRoute(_Recorded):
-    """A peer's requests to the application: judged by policy, told who is calling."""
+    """A peer's requests to the application: their tokens verified, judged by policy, told who is calling."""
 
-    __slots__ = ("_attributes", "_caller", "_sidecar", "answer_timeout", "pool", "strip_reserved")
+    __slots__ = ("_attributes", "_caller", "_forwarded", "_sidecar", "answer_timeout", "pool", "strip_reserved")
 
     def __init__(self, sidecar: Sidecar, scope: Scope, attributes: ConnectionAttributes, pool: Pool) -> None:
         super().__init__(scope)
@@ -63,21 +68,69 @@ class InboundRoute(_Recorded):
         self.strip_reserved = True
         self.answer_timeout = sidecar.limits.stream_idle_timeout
         peer = attributes.peer
+        self._forwarded: RequestHead | None = None
         self._caller = b""
         if peer is not None:
             element = xfcc_value(str(sidecar.identity), peer.fingerprint, str(peer.spiffe_id))
             self._caller = b"x-forwarded-client-cert: %b\r\n" % element
 
+    def begin(self, head: RequestHead) -> Record:
+        """Begin the record of a request; a token in its query is nobody else's to read."""
+        record = super().begin(head)
+        if head.query and (authentication := self._authentication) is not None:
+            record.path = (head.path + authentication.masked(head.query)).decode("latin-1")
+        return record
+
+    @property
+    def _authentication(self) -> Authentication | None:
+        policy = self._sidecar.policy
+        return policy.authentication if policy is not None else None
+
     def judge(self, head: RequestHead) -> Permit | Denial:
-        """Judge by the newest policy."""
+        """Judge by the newest policy: first the token, where RequestAuthentication is in force, then the rules."""
         snapshot = self._sidecar.policy
         if snapshot is None:
             return not_ready()
+        if snapshot.authentication is not None:
+            return self._authenticate(snapshot, snapshot.authentication, head)
+        self._forwarded = None
         return self._sidecar.decisions.judge(snapshot, self._attributes, head)
+
+    def _authenticate(
+        self, snapshot: PolicySnapshot, authentication: Authentication, head: RequestHead
+    ) -> Permit | Denial:
+        """Verify the token and let policy judge what the application will see: a client's copy of a claim is gone."""
+        sidecar = self._sidecar
+        authenticated = authentication.authenticate(head, sidecar.key_store.keys, time.time())
+        if authenticated.failure is not None:
+            return Denial(
+                reason=authenticated.failure,
+                rule=NO_RULE,
+                generation=snapshot.generation,
+                explanation=authenticated.explanation,
+            )
+        self._forwarded = head = forwarded(head, authenticated, authentication)
+        return sidecar.decisions.judge(snapshot, self._attributes, head, authenticated.token)
+
+    def forwarded(self, head: RequestHead) -> RequestHead:
+        """Give what policy judged: without the token that was verified, with the headers that carry its claims."""
+        found, self._forwarded = self._forwarded, None
+        return head if found is None else found
+
+    def trailers(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """Leave out what only a verified token may fill: some applications read trailers as headers."""
+        authentication = self._authentication
+        if authentication is None:
+            return fields
+        return [field for field in fields if field.name not in authentication.claimed_headers]
 
     def lines(self, record: RequestRecord) -> bytes:
         """Tell the application who is calling; add the identifiers that the request lacks."""
         return self._caller + record.trace_lines
+
+    def ends_at(self, permit: Permit) -> float:
+        """Turn the end of the token into the clock's time."""
+        return self._sidecar.loop_time(permit.expires_at)
 
 
 class OutboundRoute(_Recorded):
@@ -101,16 +154,28 @@ class OutboundRoute(_Recorded):
         """Leave it to the server's identity, once this sidecar can prove its own."""
         return None if self._sidecar.tls is not None else not_ready()
 
+    def forwarded(self, head: RequestHead) -> RequestHead:
+        """Change nothing: the tokens of the application's requests are not ours to verify."""
+        return head
+
+    def trailers(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """Change nothing."""
+        return fields
+
     def lines(self, record: RequestRecord) -> bytes:
         """Add the identifiers that the request lacks."""
         return record.trace_lines
+
+    def ends_at(self, permit: Permit) -> float:
+        """Name no end: a server's identity stands on its certificate."""
+        return math.inf
 
 
 def not_ready() -> Denial:
     """Refuse because nothing valid has been loaded."""
     return Denial(
         reason=Reason.NOT_READY,
-        rule="none",
+        rule=NO_RULE,
         generation=Generation(0),
         explanation="this sidecar has no valid certificate or policy set yet; /readyz says what is missing",
     )

@@ -6,9 +6,10 @@ Attributes for policy are text where policy compares text and bytes where the wi
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NewType
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NewType
 
 from certs.spiffe import SpiffeId
 from proxy.errors import Reason
@@ -58,17 +59,49 @@ class ConnectionAttributes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """A JSON Web Token whose signature, issuer, audience and times hold (RFC 7519).
+
+    `claims` is the payload as it was signed. `expires_at` is when the token no longer counts, in seconds since the
+    epoch: `exp` and the clock skew granted, infinite for a token without `exp`. `space_delimited` names the claims
+    whose text is a list, as its issuer's rule says.
+    """
+
+    issuer: str
+    subject: str
+    claims: Mapping[str, Any]
+    expires_at: float = math.inf
+    space_delimited: frozenset[str] = frozenset({"scope", "permission"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAttributes:
     """What a policy can see of one request.
 
     `path` is the normalised path without query, `host` the authority as sent (port not stripped), `headers` every
-    line as (lower-case name, value) in the order received, repeated names repeated.
+    line as (lower-case name, value) in the order received, repeated names repeated. `token` is the verified token
+    that the request carries, None without one.
     """
 
     method: str
     path: str
     host: str
     headers: Sequence[tuple[bytes, bytes]]
+    token: VerifiedToken | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is kept of a denied call to explain it later: of headers and claims only what policies look at, cut short.
+
+    `request` is None for an opaque connection. `target` is the target as sent, "" where that is not known.
+    `is_complete` is false when something that policy looks at was too long to keep.
+    """
+
+    connection: ConnectionAttributes
+    request: RequestAttributes | None = None
+    target: str = ""
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +110,15 @@ class Permit:
 
     `rule` names what allowed it, in Istio's form (`ns[demo]-policy[orders]-rule[0]`) or in words for what is no
     policy file (`default[allow-all]`, `outbound[orders]`). `peer` is the identity that the permit speaks of: inbound
-    the caller, outbound the verified server. `audited` names the AUDIT rules that matched.
+    the caller, outbound the verified server. `audited` names the AUDIT rules that matched. `expires_at`, in seconds
+    since the epoch, is when the token ends that the permit stands on.
     """
 
     peer: PeerIdentity | None
     rule: str
     generation: Generation
     audited: tuple[str, ...] = ()
+    expires_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +127,8 @@ class Denial:
 
     `rule` is the DENY rule that matched or "none" when no ALLOW rule did. `explanation` is a sentence for the
     operator: the clause that decided, with the value seen and the value wanted. `nearest_miss` is the ALLOW rule that
-    came closest and the clause that failed in it ("" when no ALLOW rule exists). The caller sees neither.
+    came closest and the clause that failed in it ("" when no ALLOW rule exists). The caller sees neither. `asked` is
+    what was judged, where policy was asked at all.
     """
 
     reason: Reason
@@ -101,8 +137,9 @@ class Denial:
     explanation: str
     nearest_miss: str = ""
     audited: tuple[str, ...] = ()
+    asked: Asked | None = field(default=None, repr=False, compare=False)
 
     @property
     def details(self) -> str:
         """Istio's `response_code_details` (spaces of the id become `_`)."""
-        return f"rbac_access_denied_matched_policy[{self.rule}]".replace(" ", "_")
+        return self.reason.consequence.details or f"rbac_access_denied_matched_policy[{self.rule}]".replace(" ", "_")

@@ -70,6 +70,7 @@ class Exchange:
         "_down",
         "_end_sent",
         "_flushes",
+        "_forwarded",
         "_held",
         "_lines",
         "_next_hop",
@@ -93,6 +94,7 @@ class Exchange:
     def __init__(self, down: Downstream, head: RequestHead, record: RequestRecord) -> None:
         self._down = down
         self.head = head
+        """As it was judged, and will be judged again."""
         self.record = record
         self.permit: Permit | None = None
         self.response: ResponseHead | None = None
@@ -102,6 +104,7 @@ class Exchange:
         self.request_ended = False
         self.interim_sent = False
         self._next_hop: NextHop | None = None
+        self._forwarded = head
         self._lines = b""
         self._strip = False
         self._pending: list[bytes] = []
@@ -122,10 +125,13 @@ class Exchange:
 
     # --- the request, on its way up ---
 
-    def begin(self, permit: Permit | None, next_hop: NextHop, *, lines: bytes, strip_reserved: bool) -> None:
-        """Send the request to `next_hop`. Without a `permit` the connection's own (the server's identity) decides."""
+    def begin(
+        self, permit: Permit | None, next_hop: NextHop, *, head: RequestHead, lines: bytes, strip_reserved: bool
+    ) -> None:
+        """Send the request to `next_hop` with this `head`. Without a `permit` the server's identity decides."""
         self.permit = permit
         self._next_hop = next_hop
+        self._forwarded = head
         self._lines = lines
         self._strip = strip_reserved
         self._acquire(fresh=False)
@@ -155,7 +161,7 @@ class Exchange:
         pending = self._pending
         first = not self._flushes
         if first:
-            out = codec.encode_request(self.head, extra=self._lines, strip_reserved=self._strip)
+            out = codec.encode_request(self._forwarded, extra=self._lines, strip_reserved=self._strip)
         elif pending or (self.request_ended and not self._end_sent):
             out = b""
         else:

@@ -2,7 +2,7 @@
 
 It is driven by events of two wires and has no task, future or timer per request.
 
-    bytes -> codec -> head -> route.judge -+- Denial -> 403 of our own
+    bytes -> codec -> head -> route.judge -+- Denial -> an answer of our own
                                            +- Permit -> Exchange -> answer -> next request
     idle --deadline, drain, certificate's end--> linger --peer's end or a second--> closed
 
@@ -26,12 +26,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.errors import ProtocolError, Reason, RemoraError, reason_of
+from proxy.forward.answer import own_answer
 from proxy.forward.exchange import BACKLOG_LIMIT, Exchange
 from proxy.forward.pool import UpstreamConnection
 from proxy.forward.route import HttpTimes, Route
-from proxy.forward.tunnel import Tunnel
+from proxy.forward.tunnel import Tunnel, resets
 from proxy.interfaces import Clock, Wire
-from proxy.protocol.headers import local_response
 from proxy.protocol.http1 import ServerCodec
 from proxy.protocol.stream import Data, End, Field, RequestHead, ResponseHead, Trailers
 from proxy.types import Denial, Permit
@@ -45,6 +45,7 @@ class HttpForward:
 
     __slots__ = (
         "_clock",
+        "_close_revoked",
         "_closing",
         "_codec",
         "_discarded",
@@ -76,14 +77,19 @@ class HttpForward:
         clock: Clock,
         times: HttpTimes,
         ends_at: float,
+        close_revoked: Callable[[], float] = resets,
         on_end: Callable[[Reason], None],
     ) -> None:
-        """`ends_at`, in the clock's time, is when the downstream peer's certificate ends."""
+        """`ends_at`, in the clock's time, is when the downstream peer's certificate ends.
+
+        `close_revoked` says how many seconds a tunnel has to close that is no longer allowed; 0: what is not is reset.
+        """
         self._wire = wire
         self._codec = codec
         self._route = route
         self._clock = clock
         self._times = times
+        self._close_revoked = close_revoked
         self._on_end: Callable[[Reason], None] | None = on_end
         self.deadline = self.slot = math.inf
         self.ends_at = ends_at
@@ -128,6 +134,18 @@ class HttpForward:
         else:
             self._abort(reason)
 
+    def revoke(self, reason: Reason) -> None:
+        """End a connection that is itself not allowed any more; half an answer is reset: it must not look whole."""
+        exchange = self._exchange
+        if self._tunnel is not None:
+            self._tunnel.revoke(reason)
+        elif not self._close_revoked() or (
+            exchange is not None and exchange.response is not None and not exchange.answered
+        ):
+            self._abort(reason)
+        elif not self._lingering:
+            self._linger(reason)
+
     def judge_again(self) -> None:
         """Judge the request at hand by the newest policy.
 
@@ -142,7 +160,7 @@ class HttpForward:
             return
         if self._tunnel is not None:
             exchange.record.judged(verdict)
-            self._tunnel.break_off(verdict.reason)
+            self._tunnel.revoke(verdict.reason)
         elif exchange.response is None:
             self._closing = True
 
@@ -203,7 +221,7 @@ class HttpForward:
                     if self._exchange is not None and not self._lingering and not wire.closed:
                         break  # until its answer is out the codec gives nothing more
                 elif isinstance(event, Trailers) and self._exchange is not None:
-                    self._exchange.trailers(event.fields)
+                    self._exchange.trailers(self._route.trailers(event.fields))
                 if self._lingering or wire.closed:
                     return
         except ProtocolError as fault:
@@ -249,7 +267,13 @@ class HttpForward:
             self.answer_instead(RemoraError(verdict.explanation, verdict.reason))
             return
         self._arm(self._times.stream_idle if head.content_length else route.answer_timeout)
-        exchange.begin(verdict, route.pool, lines=route.lines(record), strip_reserved=route.strip_reserved)
+        exchange.begin(
+            verdict,
+            route.pool,
+            head=route.forwarded(head),
+            lines=route.lines(record),
+            strip_reserved=route.strip_reserved,
+        )
 
     def _request_data(self, data: bytes) -> None:
         exchange = self._exchange
@@ -318,24 +342,11 @@ class HttpForward:
             return
         self.answer_flush()  # an interim answer may have come just before the fault
         reason, record = failure.reason, exchange.record
-        denied = reason.consequence.status == 403
         if self._client_may_wait(exchange):
             self._closing = True
         exchange.answered = True
-        record.response_code = status = reason.consequence.status or 503
-        body = b"RBAC: access denied" if denied else _sentence(failure)
-        head_request = exchange.head.method == b"HEAD"
-        record.bytes_sent = 0 if head_request else len(body)
-        self._wire.write(
-            local_response(
-                status,
-                body,
-                extra=b"x-request-id: %b\r\n" % record.request_id.encode("latin-1"),
-                close=self._closing,
-                head_request=head_request,
-            )
-        )
-        record.finish(reason, "" if denied else str(failure))
+        self._wire.write(own_answer(failure, record, exchange.head, otherwise=503, close=self._closing))
+        record.finish(reason, "" if reason.consequence.body else str(failure))
         self._answer_out()
 
     def broken_off(self, reason: Reason) -> None:
@@ -382,11 +393,7 @@ class HttpForward:
         exchange = self._exchange
         if exchange is None:
             record = self._route.begin_unread()
-            record.response_code = status = fault.reason.consequence.status or 400
-            request_id = b"x-request-id: %b\r\n" % record.request_id.encode("latin-1")
-            body = _sentence(fault)
-            record.bytes_sent = len(body)
-            self._wire.write(local_response(status, body, extra=request_id, close=True))
+            self._wire.write(own_answer(fault, record, None, otherwise=400, close=True))
             record.finish(fault.reason, str(fault))
             self._linger(fault.reason)
         elif exchange.answered:
@@ -478,7 +485,17 @@ class HttpForward:
     # --- Upgrade: a tunnel after 101, and only then (RFC 9110 section 7.8) ---
 
     def switch(self, upstream: UpstreamConnection, response: ResponseHead, permit: Permit) -> None:
-        wire = self._wire
+        wire, exchange = self._wire, self._exchange
+        # What permitted the request may have ended since, and a tunnel stands for hours: judge it as it begins.
+        verdict = self._route.judge(exchange.head) if exchange is not None else None
+        if exchange is not None and isinstance(verdict, Denial):
+            upstream.wire.abort()
+            exchange.record.judged(verdict)
+            self._closing = True
+            self.answer_instead(RemoraError(verdict.explanation, verdict.reason))
+            return
+        if isinstance(verdict, Permit):
+            permit = verdict
         self._out.append(self._codec.encode_response(response))
         self.answer_flush()
         self._clock.disarm(self)
@@ -492,18 +509,16 @@ class HttpForward:
                 exchange.record.finish(reason)
             self._ended(reason)
 
+        certificate_ends_at, token_ends_at = min(self.ends_at, upstream.expires_at), self._route.ends_at(permit)
         self._tunnel = Tunnel(
             permit,
             wire,
             upstream.wire,
             clock=self._clock,
             idle=self._times.tunnel_idle,
-            ends_at=min(self.ends_at, upstream.expires_at),
+            ends_at=min(certificate_ends_at, token_ends_at),
+            ends_for=Reason.TOKEN_EXPIRED if token_ends_at < certificate_ends_at else Reason.PEER_CERTIFICATE_ENDED,
+            close_revoked=self._close_revoked,
             on_end=ended,
         )
         self._tunnel.start(from_upstream=upstream.codec.take_rest())
-
-
-def _sentence(failure: RemoraError) -> bytes:
-    """Say in the body of an answer of our own what went wrong."""
-    return f"{failure.reason.word}: {failure}\n".encode("utf-8", "backslashreplace")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.forward.upstream import NextHop
 from proxy.interfaces import RequestRecord
-from proxy.protocol.stream import RequestHead
+from proxy.protocol.stream import Field, RequestHead
 from proxy.types import Denial, Permit
 
 
@@ -34,8 +35,17 @@ class Route(Protocol):
     def judge(self, head: RequestHead) -> Permit | Denial | None:
         """Judge a request; None when the verified upstream decides."""
 
+    def forwarded(self, head: RequestHead) -> RequestHead:
+        """Give the head as it goes to the next hop; asked once, right after `judge` has permitted it."""
+
+    def trailers(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """Give the trailers as they go to the next hop."""
+
     def lines(self, record: RequestRecord) -> bytes:
         """Give the header lines to add: who is calling, request id, trace."""
+
+    def ends_at(self, permit: Permit) -> float:
+        """Say when the token ends that a permit stands on, in the clock's time; infinite without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -320,6 +320,7 @@ class StageRoute:
         self.verdict: Permit | Denial | Callable[[RequestHead], Permit | Denial | None] | None = permit()
         self.records: list[StageRecord] = []
         self.extra = b""
+        self.rewrite: Callable[[RequestHead], RequestHead] | None = None
 
     def begin(self, head: RequestHead) -> StageRecord:
         self.records.append(StageRecord(head.method))
@@ -332,8 +333,17 @@ class StageRoute:
     def judge(self, head: RequestHead) -> Permit | Denial | None:
         return self.verdict(head) if callable(self.verdict) else self.verdict
 
+    def forwarded(self, head: RequestHead) -> RequestHead:
+        return head if self.rewrite is None else self.rewrite(head)
+
+    def trailers(self, fields: Any) -> Any:
+        return fields
+
     def lines(self, record: Any) -> bytes:
         return self.extra
+
+    def ends_at(self, permit: Permit) -> float:
+        return permit.expires_at
 
 
 @types.coroutine

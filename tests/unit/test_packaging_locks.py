@@ -69,7 +69,7 @@ def test_each_floor_has_its_reason() -> None:
 def test_the_import_rules_know_the_dependencies() -> None:
     from test_rules_imports import DEPENDENCIES
 
-    imported = {"pyopenssl": "OpenSSL", "prometheus-client": "prometheus_client", "pyyaml": "yaml"}
+    imported = {"pyopenssl": "OpenSSL", "prometheus-client": "prometheus_client", "pyyaml": "yaml", "pyjwt": "jwt"}
     names = [requirement.partition(">=")[0] for requirement in PROJECT["dependencies"]]
     assert sorted(imported.get(name, name) for name in names) == sorted(DEPENDENCIES)
 
