@@ -23,8 +23,10 @@ from proxy.config_values import (
     PathNormalizationName,
     PolicyConfig,
     PolicyDefaultName,
+    RevokedName,
     RuntimeConfig,
     Service,
+    SpeaksFirstName,
     TelemetryConfig,
     UnixSocket,
     WorkloadConfig,
@@ -32,6 +34,7 @@ from proxy.config_values import (
 from proxy.documents import Node, did_you_mean, parse
 from proxy.errors import ConfigError, Fault
 from proxy.limits import Limits
+from proxy.types import Protocol
 
 __all__ = [
     "Address",
@@ -58,6 +61,9 @@ MIN_WATCH_INTERVAL: Final = 0.05
 """Below, digesting the mounted files costs more than a percent of a core."""
 MAX_WATCH_INTERVAL: Final = 60.0
 """Above, a revoked peer stays in longer than the kubelet's own sync period of a minute."""
+
+MAX_TRUSTED_PROXIES: Final = 32
+"""More hops than any route has; a larger number is a mistake, and would trust what clients write."""
 
 _NOWHERE: Final = Address(host="127.0.0.1", port=0)
 _SECTIONS: Final = (
@@ -178,7 +184,7 @@ def _inbound(checker: ConfigChecker, node: Node | None) -> tuple[InboundPort, ..
         port_fields = checker.section(
             item,
             where,
-            ("listen", "port", "app", "protocol"),
+            ("listen", "port", "app", "protocol", "speaks_first"),
             required=("listen", "port"),
             not_built=("app_protocol",),
         )
@@ -188,12 +194,20 @@ def _inbound(checker: ConfigChecker, node: Node | None) -> tuple[InboundPort, ..
         listen = _listen(checker, port_fields.get("listen"), f"{where}.listen")
         default = Address(host="127.0.0.1", port=port)
         app = checker.text(port_fields.get("app"), f"{where}.app", lambda text: parse_address(text, Use.DIAL), default)
+        protocol = checker.protocol(port_fields.get("protocol"), f"{where}.protocol")
+        speaks_first: SpeaksFirstName = "client" if protocol is Protocol.HTTP else "server"
         ports.append(
             InboundPort(
                 listen=listen,
                 port=port,
                 app=app,
-                protocol=checker.protocol(port_fields.get("protocol"), f"{where}.protocol"),
+                protocol=protocol,
+                speaks_first=checker.word(
+                    port_fields.get("speaks_first"),
+                    f"{where}.speaks_first",
+                    get_args(SpeaksFirstName),
+                    speaks_first,
+                ),
             )
         )
     for i, (item, inbound) in enumerate(zip(items, ports, strict=True)):
@@ -311,13 +325,19 @@ def _identities(
 
 
 def _policy(checker: ConfigChecker, node: Node | None) -> PolicyConfig:
-    known = ("directory", "default", "path_normalization", "root_namespace", "jwks_allow_loopback")
+    known = (
+        "directory",
+        "default",
+        "path_normalization",
+        "root_namespace",
+        "trusted_proxies",
+        "jwks_allow_loopback",
+        "revoked",
+    )
     fields = checker.mapping(node, "policy", known, required=("directory",))
-    loopback = fields.get("jwks_allow_loopback")
-    if checker.boolean(loopback, "policy.jwks_allow_loopback") and loopback is not None:
-        checker.not_supported(loopback, "policy.jwks_allow_loopback: true", "leave it out")
     default: PolicyDefaultName = "deny"
     normalization: PathNormalizationName = "base"
+    revoked: RevokedName = "reset"
     return PolicyConfig(
         directory=checker.string(fields.get("directory"), "policy.directory"),
         default=checker.word(fields.get("default"), "policy.default", get_args(PolicyDefaultName), default),
@@ -328,6 +348,11 @@ def _policy(checker: ConfigChecker, node: Node | None) -> PolicyConfig:
             normalization,
         ),
         root_namespace=checker.string(fields.get("root_namespace"), "policy.root_namespace", "istio-system"),
+        trusted_proxies=checker.integer(
+            fields.get("trusted_proxies"), "policy.trusted_proxies", minimum=0, maximum=MAX_TRUSTED_PROXIES
+        ),
+        jwks_allow_loopback=checker.boolean(fields.get("jwks_allow_loopback"), "policy.jwks_allow_loopback"),
+        revoked=checker.word(fields.get("revoked"), "policy.revoked", get_args(RevokedName), revoked),
     )
 
 

@@ -18,6 +18,8 @@ from proxy.types import Protocol
 PolicyDefaultName = Literal["deny", "allow-authenticated", "allow-all", "audit"]
 PathNormalizationName = Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"]
 LoopName = Literal["uvloop", "asyncio"]
+SpeaksFirstName = Literal["client", "server"]
+RevokedName = Literal["reset", "close"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +76,17 @@ class IdentityFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundPort:
-    """One port that peers reach over mutual TLS: `port` is what policies see, `app` where the application listens."""
+    """One port that peers reach: `port` is what policies see, `app` where the application listens.
+
+    `speaks_first` counts where plaintext is taken (PeerAuthentication PERMISSIVE or DISABLE): where the server speaks
+    first, a client that stays silent for `limits.detection_timeout` speaks plaintext.
+    """
 
     listen: Address
     port: int
     app: Address
     protocol: Protocol
+    speaks_first: SpeaksFirstName = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +125,19 @@ class OutboundConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """Where policies are mounted, and what holds where none speaks."""
+    """Where policies are mounted, what holds where none speaks, and how connections end that it no longer allows.
+
+    `trusted_proxies` is how many addresses at the end of x-forwarded-for proxies of ours wrote. `revoked` says how an
+    opaque connection or a tunnel ends that is no longer allowed: TCP reset, or close.
+    """
 
     directory: str
     default: PolicyDefaultName = "deny"
     path_normalization: PathNormalizationName = "base"
     root_namespace: str = "istio-system"
+    trusted_proxies: int = 0
+    jwks_allow_loopback: bool = False
+    revoked: RevokedName = "reset"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,11 @@
 """THE page: the way of a connection, inbound and outbound, from accept to the last record.
 
     inbound    accept -> handshake + identity -> [detect] -> policy(connection) -> ( policy(request) -> forward )*
+                      '-> no mesh TLS, where plaintext is taken: nobody is known, and the rest is the same
     outbound   accept -> [detect] -> dial -> handshake + server's identity -> Permit -> forward
+
+First bytes are looked at where PeerAuthentication takes plaintext: PERMISSIVE takes both, DISABLE terminates no TLS.
+TLS that is not ours goes to the application as opaque bytes, under policy(connection), whatever the port speaks.
 
 A connection has a task only while it is being set up. Then its wires call the forwarder. Whatever the end, a
 connection leaves one record of its own, and each of its requests one.
@@ -15,22 +19,29 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from proxy.accept.first_bytes import look_at
 from proxy.config import Address, InboundPort, Service
+from proxy.constants import ALPN_MESH
+from proxy.detect.opening import Opens
 from proxy.errors import HandshakeError, Reason, UpstreamError, reason_of
 from proxy.forward.balance import Balancer
 from proxy.forward.dial import dial
 from proxy.forward.names import Names
 from proxy.forward.pool import Pool, UpstreamConnection
+from proxy.handshake.contexts import TlsGeneration
 from proxy.handshake.drive import perform
 from proxy.handshake.engine import Session
+from proxy.interfaces import ByteEnd
 from proxy.policy import outbound as permit_outbound
+from proxy.policy.model import MtlsMode
 from proxy.routes import InboundRoute, OutboundRoute, not_ready
 from proxy.runtime.wire import LoopWire, PlainEnd
 from proxy.sidecar import NO_TLS, Arrival, Sidecar, ip_text
-from proxy.telemetry.record import Record
-from proxy.types import ConnectionAttributes, Denial, PeerIdentity, Permit, Protocol
+from proxy.standing import Standing
+from proxy.types import ConnectionAttributes, PeerIdentity, Permit, Protocol
 
 _log = logging.getLogger("remora.connection")
 
@@ -48,39 +59,21 @@ _NOT_ABOUT_IDENTITY: Final = frozenset(
 )
 
 
-class Standing:
-    """How one inbound connection stands with the trust and the policy in force; asked again when either changes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """An inbound connection whose content can be read: through which end, as what, and who sends it, if that is known.
 
-    __slots__ = ("_attributes", "_record", "_sidecar", "opaque", "permit")
+    `server_name` is what a TLS client asked for, of us or of the application.
+    """
 
-    def __init__(self, sidecar: Sidecar, attributes: ConnectionAttributes, record: Record) -> None:
-        self._sidecar = sidecar
-        self._attributes = attributes
-        self._record = record
-        self.opaque = False
-        self.permit: Permit | None = None
-
-    def fault(self) -> Reason | None:
-        """Say why the connection must end; None while it may stay. An opaque one gets, or keeps, its Permit."""
-        sidecar, attributes = self._sidecar, self._attributes
-        tls, policy, peer = sidecar.tls, sidecar.policy, attributes.peer
-        if tls is None or policy is None:
-            return Reason.NOT_READY
-        if peer is not None and not tls.trust.vouches_for(peer):
-            return Reason.TRUST_ENDED
-        verdict = policy.connection(attributes) if self.opaque else policy.admits_connection(attributes)
-        if verdict is None:
-            return None
-        if self.permit is None or isinstance(verdict, Denial):
-            self._record.judged(verdict)
-        if isinstance(verdict, Denial):
-            return verdict.reason
-        self.permit = verdict
-        return None
+    end: ByteEnd
+    protocol: Protocol
+    peer: PeerIdentity | None = None
+    server_name: str = ""
 
 
 class Inbound:
-    """One inbound port: peers come in over mutual TLS, the application is behind it."""
+    """One inbound port: peers come in over mutual TLS, or in plaintext where that is taken, to the application."""
 
     def __init__(self, sidecar: Sidecar, port: InboundPort) -> None:
         self._sidecar = sidecar
@@ -104,32 +97,33 @@ class Inbound:
             sidecar.handshaking += 1
 
     async def _serve(self, arrival: Arrival) -> None:
-        sidecar, port, record, entry = self._sidecar, self._port, arrival.record, arrival.entry
+        sidecar, record, entry = self._sidecar, arrival.record, arrival.entry
         try:
-            session = await self._handshake(arrival)
+            opened = await self._open(arrival)
         finally:
             sidecar.handshaking -= 1
-        if session is None:
+        if opened is None:
             return None
 
-        peer = session.peer
-        entry.peer = peer
-        arrival.scope.source_is(peer.spiffe_id, session.sni)
-        arrival.wire = wire = sidecar.wire(arrival.sock, session)
-        ends_at = sidecar.loop_time(peer.not_after)
+        entry.peer = peer = opened.peer
+        if peer is not None:
+            arrival.scope.source_is(peer.spiffe_id)
+        arrival.scope.asks_for(opened.server_name)
+        arrival.wire = wire = sidecar.wire(arrival.sock, opened.end)
+        ends_at = sidecar.loop_time(peer.not_after) if peer is not None else math.inf
         attributes = ConnectionAttributes(
             peer=peer,
             source_ip=ip_text(arrival.sock.getpeername()),
             destination_ip=ip_text(arrival.sock.getsockname()),
-            destination_port=port.port,
-            sni=session.sni,
+            destination_port=self._port.port,
+            sni=opened.server_name,
         )
         standing = Standing(sidecar, attributes, record)
         entry.judge = standing.fault
         if (reason := standing.fault()) is not None:
             return sidecar.end(arrival, reason)
 
-        protocol, first = port.protocol, b""
+        protocol, first = opened.protocol, b""
         if protocol is Protocol.AUTO:
             protocol, first = await sidecar.detect(wire, self.cluster)
         if protocol is Protocol.HTTP:
@@ -141,31 +135,53 @@ class Inbound:
             return sidecar.end(arrival, reason)
         return await sidecar.join(arrival, wire, standing.permit, self._dial_opaque, first=first, ends_at=ends_at)
 
-    async def _handshake(self, arrival: Arrival) -> Session | None:
-        """Prove who both sides are; None when that failed and the connection has been closed with its record."""
-        sidecar, tls = self._sidecar, self._sidecar.tls
-        if tls is None or sidecar.policy is None:
+    async def _open(self, arrival: Arrival) -> _Opened | None:
+        """Find out who comes, and in what; None when that failed and the connection has been closed with its record."""
+        sidecar, port = self._sidecar, self._port
+        if sidecar.tls is None or sidecar.policy is None:
             sidecar.end(arrival, Reason.NOT_READY, not_ready().explanation)
             return None
-        session = Session(tls, arrival.sock, server_side=True, protocol=self._port.protocol)
         began = time.perf_counter_ns()
         try:
-            await perform(session, arrival.sock, timeout=sidecar.limits.handshake_timeout)
+            mode = sidecar.policy.mode(port.port)
+            if mode is MtlsMode.STRICT:
+                return await self._handshake(arrival, sidecar.tls, began)
+            look = await look_at(
+                arrival.sock,
+                mesh=ALPN_MESH if mode is MtlsMode.PERMISSIVE else frozenset(),
+                silence=sidecar.limits.detection_timeout if port.speaks_first == "server" else math.inf,
+                within=sidecar.limits.handshake_timeout,
+            )
+            arrival.record.detected()
+            if look.opening.opens is Opens.MESH_TLS:
+                return await self._handshake(arrival, sidecar.tls, time.perf_counter_ns())
         except HandshakeError as failure:
             reason, remote = failure.reason, arrival.entry.remote
             sidecar.metrics.handshake("inbound", reason)
-            _log.log(reason.consequence.level, "refused %s on port %d: %s", remote, self._port.port, failure)
+            _log.log(reason.consequence.level, "refused %s on port %d: %s", remote, port.port, failure)
             arrival.record.handshaken()
             arrival.scope.source_claims(failure.presented)
             sidecar.end(arrival, reason, str(failure))
-            session.release()
             return None
+        protocol = port.protocol
+        if look.opening.opens is Opens.OTHER_TLS or (look.silent and protocol is Protocol.AUTO):
+            protocol = Protocol.TCP
+        if look.silent:
+            sidecar.metrics.detection_timeout(self.cluster)
+        return _Opened(end=PlainEnd(arrival.sock), protocol=protocol, server_name=look.opening.server_name)
+
+    async def _handshake(self, arrival: Arrival, tls: TlsGeneration, began: int) -> _Opened:
+        """Prove who both sides are. Raises HandshakeError; the session is released then."""
+        sidecar, port = self._sidecar, self._port
+        session = Session(tls, arrival.sock, server_side=True, protocol=port.protocol)
+        try:
+            await perform(session, arrival.sock, timeout=sidecar.limits.handshake_timeout)
         except BaseException:
             session.release()
             raise
         sidecar.metrics.handshake("inbound", Reason.OK, time.perf_counter_ns() - began)
         arrival.record.handshaken()
-        return session
+        return _Opened(end=session, protocol=port.protocol, peer=session.peer, server_name=session.sni.lower())
 
     def close(self) -> None:
         """Close the connections to the application that wait for a request; busy ones are closed after their answer."""

@@ -27,10 +27,17 @@ ALPN_ISTIO_HTTP_10: Final = b"istio-http/1.0"
 ALPN_ISTIO_H2: Final = b"istio-h2"
 ALPN_ISTIO: Final = b"istio"
 """Mesh TLS whose content is opaque."""
+ALPN_ISTIO_PEER_EXCHANGE: Final = b"istio-peer-exchange"
+"""What Istio's sidecars offer beside `istio`, to exchange metadata. Never chosen: nobody here speaks it."""
 ALPN_HTTP_11: Final = b"http/1.1"
 """RFC 7301 section 6: a plain HTTPS client such as curl with a certificate."""
 ALPN_H2: Final = b"h2"
 """RFC 9113 section 3.2."""
+
+ALPN_MESH: Final = frozenset(
+    {ALPN_ISTIO_HTTP_11, ALPN_ISTIO_HTTP_10, ALPN_ISTIO_H2, ALPN_ISTIO, ALPN_ISTIO_PEER_EXCHANGE}
+)
+"""Who offers one of these speaks mesh TLS: where plaintext is taken too, it is told from TLS of the application."""
 
 ALPN_PREFERENCE_HTTP: Final = (ALPN_ISTIO_HTTP_11, ALPN_ISTIO_HTTP_10, ALPN_HTTP_11, ALPN_ISTIO)
 """A server's order on http and auto ports. HTTP/2 is absent because it is not served: a name chosen is a promise."""
@@ -45,8 +52,6 @@ READ_SIZE: Final = 16_384
 Smaller, and a record's rest stays in OpenSSL where no poll sees it, so `pending()` has to be asked after each read;
 larger gains nothing, because SSL_read never returns more than one record.
 """
-PEEK_SIZE: Final = 1_024
-"""Bytes looked at to detect a protocol: the longest HTTP method line that matters and a TLS record header fit."""
 LISTEN_BACKLOG: Final = 1_024
 """Connections that the kernel queues while the loop is busy: at 1,000 handshakes a second, one second of them.
 

@@ -97,7 +97,7 @@ class Limits:
         0.1,
         300,
         Reason.HANDSHAKE_TIMEOUT,
-        "time for a TLS handshake, as server and as client",
+        "time for a TLS handshake, as server and as client, and for first bytes where plaintext is taken",
         "three lost flights are sent again within 7 s; longer only helps who holds handshakes open",
     )
     detection_timeout: float = _seconds(
@@ -105,7 +105,7 @@ class Limits:
         0.01,
         60,
         Reason.DETECTION_TIMEOUT,
-        "time to wait for first bytes on a `protocol: auto` port; then the connection is opaque",
+        "time to wait for first bytes on a `protocol: auto` port, and of plaintext where the server speaks first",
         "every connection of a server-first protocol pays it once; below a round trip, HTTP is taken for opaque",
     )
     head_timeout: float = _seconds(

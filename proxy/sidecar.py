@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from certs.spiffe import SpiffeId
+from proxy.accept.detector import Detector
 from proxy.config import Address, Config
-from proxy.detect.first_bytes import Detected, detect
 from proxy.errors import Reason, RemoraError, reason_of
 from proxy.forward.http import HttpForward
 from proxy.forward.pool import Pool, PoolLimits, UpstreamConnection
@@ -26,6 +26,8 @@ from proxy.forward.tunnel import Tunnel
 from proxy.handshake.contexts import TlsGeneration
 from proxy.handshake.engine import Session
 from proxy.interfaces import ByteEnd
+from proxy.jwks.fetch import Fetcher
+from proxy.jwks.store import KeyStore
 from proxy.policy import PolicySnapshot
 from proxy.policy.decisions import Decisions
 from proxy.protocol.fast import HeadReader
@@ -33,7 +35,7 @@ from proxy.protocol.http1 import ClientCodec, ServerCodec
 from proxy.protocol.path import PathNormalization
 from proxy.protocol.stream import HeadLimits
 from proxy.runtime.clock import CoarseClock
-from proxy.runtime.registry import Entry, Registry
+from proxy.runtime.registry import Entry, Registry, SettingUp
 from proxy.runtime.tasks import TaskSpawner
 from proxy.runtime.wire import LoopWire, WaterMarks
 from proxy.telemetry.access_log import AccessLog
@@ -80,6 +82,10 @@ class Sidecar:
         self.draining = False
         self.pools: list[Pool] = []
         self.decisions = Decisions()
+        self.key_fetcher = Fetcher(loop, allow_loopback=lambda: self.config.policy.jwks_allow_loopback)
+        self.key_store = KeyStore(
+            fetch=self.key_fetcher.fetch, spawn=self.tasks.spawn, changed=self.registry.judge_again, now=loop.time
+        )
         self.decision_log = DecisionLog() if config.admin is not None else None
         self.marks = WaterMarks(high=limits.buffer_high_water, low=limits.buffer_low_water, limit=limits.buffer_limit)
         self.head_limits = HeadLimits(head_bytes=limits.head_bytes, fields=limits.head_fields)
@@ -118,6 +124,10 @@ class Sidecar:
     def loop_time(self, epoch: float) -> float:
         """Turn a point in time, seconds since the epoch, into the clock's seconds."""
         return self.loop.time() + (epoch - time.time())
+
+    def close_revoked(self) -> float:
+        """Say how many seconds a connection has to close that is no longer allowed; 0: it is reset."""
+        return self.limits.close_timeout if self.config.policy.revoked == "close" else 0.0
 
     # --- an accepted connection ---
 
@@ -179,13 +189,21 @@ class Sidecar:
         return Arrival(sock, Entry(direction, cluster, remote, time.time()), scope, Record(scope, protocol="TCP"))
 
     async def _set_up(self, arrival: Arrival, work: Callable[[Arrival], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a connection is set up by a task")
+        setting_up = SettingUp(task)
         try:
+            arrival.entry.attach(setting_up)
+            if setting_up.ended_by is not None:
+                raise asyncio.CancelledError  # it was ended before this task began
             await work(arrival)
         except OSError as failure:
             arrival.entry.break_off(reason_of(failure, Reason.DOWNSTREAM_RESET))
             self.end(arrival, reason_of(failure, Reason.DOWNSTREAM_RESET), failure.strerror or "", reset=True)
         except asyncio.CancelledError:
-            self.end(arrival, Reason.DRAIN_DEADLINE, reset=True)
+            reason = setting_up.ended_by or Reason.DRAIN_DEADLINE
+            self.end(arrival, reason, reset=not (setting_up.is_revoked and self.close_revoked()))
             raise
         except Exception:
             arrival.entry.break_off(Reason.INTERNAL_ERROR)  # who took the connection over may have begun requests
@@ -204,7 +222,7 @@ class Sidecar:
         Gives the protocol and the bytes read, which belong to the stream; `cluster` is where silence is counted. Raises
         OSError when the wire breaks.
         """
-        detector = _Detector(self.loop, wire)
+        detector = Detector(self.loop, wire)
         wire.receiver = detector
 
         def give_up() -> None:
@@ -237,6 +255,7 @@ class Sidecar:
             clock=self.clock,
             times=self.http_times,
             ends_at=ends_at,
+            close_revoked=self.close_revoked,
             on_end=ended,
         )
         entry.attach(pump)
@@ -283,6 +302,7 @@ class Sidecar:
             clock=self.clock,
             idle=self.limits.tcp_idle_timeout,
             ends_at=ends_at,
+            close_revoked=self.close_revoked,
             on_end=lambda reason: self._taken_over_ended(entry, record, wire, reason),
         )
         entry.attach(tunnel)
@@ -337,42 +357,6 @@ class Sidecar:
             created_at=self.clock.now,
             expires_at=self.loop_time(peer.not_after) if peer is not None else math.inf,
         )
-
-
-class _Detector:
-    """Receives first bytes until it is known what they are."""
-
-    __slots__ = ("_seen", "_wire", "found")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, wire: LoopWire) -> None:
-        self._wire = wire
-        self._seen = b""
-        self.found: asyncio.Future[tuple[Protocol, bytes]] = loop.create_future()
-
-    def data_received(self, data: bytes) -> None:
-        self._seen += data
-        detected = detect(self._seen)
-        if detected is not Detected.NEED_MORE:
-            self._wire.pause()
-            self._decide(Protocol.HTTP if detected is Detected.HTTP1 else Protocol.TCP)
-
-    def end_received(self) -> None:
-        self._decide(Protocol.TCP)
-
-    def wire_lost(self, reason: OSError) -> None:
-        if not self.found.done():
-            self.found.set_exception(reason)
-
-    def write_ready(self) -> None:
-        """Nothing is written before the protocol is known."""
-
-    def give_up(self) -> None:
-        self._wire.pause()
-        self._decide(Protocol.TCP)
-
-    def _decide(self, protocol: Protocol) -> None:
-        if not self.found.done():
-            self.found.set_result((protocol, self._seen))
 
 
 def address_text(name: Any) -> str:

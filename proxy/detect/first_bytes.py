@@ -38,7 +38,7 @@ def detect(first: bytes) -> Detected:
     a malformed request is answered by the gate and not carried as opaque bytes; HTTP/2 its whole preface. NEED_MORE
     means that `first` is the beginning of one of them, OPAQUE that it cannot become any.
     """
-    if _fits_client_hello(first):
+    if fits_client_hello(first):
         return Detected.TLS if len(first) > 5 else Detected.NEED_MORE
     if first.startswith(HTTP2_PREFACE):
         return Detected.HTTP2
@@ -51,7 +51,7 @@ def detect(first: bytes) -> Detected:
     return Detected.OPAQUE
 
 
-def _fits_client_hello(first: bytes) -> bool:
+def fits_client_hello(first: bytes) -> bool:
     """Say whether the bytes seen begin a handshake record that begins with a ClientHello.
 
     RFC 8446 section 5.1: handshake (22), legacy version 3.1 to 3.4, a length of 1 to 2^14; section 4: client_hello (1).

@@ -3,6 +3,10 @@
 downstream wire --bytes--> upstream wire          congested target: the source is paused until write_ready
 downstream wire <--bytes-- upstream wire          a clean end ends our side of the other wire (FIN, close_notify)
                                                   a break resets the other wire: nothing is ever made to look whole
+
+A tunnel that is no longer allowed carries no byte more. It is reset or, where the configuration wants that, closed:
+
+    both our sides end (FIN, close_notify) --> what still comes is dropped --both peers ended, or time is up--> closed
 """
 
 from __future__ import annotations
@@ -16,14 +20,22 @@ from proxy.interfaces import Clock, Wire
 from proxy.types import Permit
 
 
+def resets() -> float:
+    """Give a tunnel that is no longer allowed no time to close: it is reset."""
+    return 0.0
+
+
 class Tunnel:
     """Two wires joined under a Permit. `on_end` is called once, with the Reason, after both are closed."""
 
     __slots__ = (
         "_clock",
+        "_close_revoked",
         "_downstream",
+        "_ends_for",
         "_idle",
         "_on_end",
+        "_revoked_for",
         "_upstream",
         "deadline",
         "ends_at",
@@ -40,12 +52,20 @@ class Tunnel:
         clock: Clock,
         idle: float,
         ends_at: float,
+        ends_for: Reason = Reason.PEER_CERTIFICATE_ENDED,
+        close_revoked: Callable[[], float] = resets,
         on_end: Callable[[Reason], None],
     ) -> None:
-        """`idle` is in seconds; `ends_at`, in the clock's time, is when the peer's certificate ends."""
+        """`idle` is in seconds; `ends_at`, in the clock's time, is when what it stands on ends, for `ends_for`.
+
+        `close_revoked` says how many seconds a tunnel has to close that is no longer allowed; 0: it is reset.
+        """
         self.permit: Final = permit
         self._clock = clock
+        self._ends_for = ends_for
         self._idle = idle
+        self._close_revoked = close_revoked
+        self._revoked_for: Reason | None = None
         self._on_end: Callable[[Reason], None] | None = on_end
         self.deadline = self.slot = math.inf
         self.ends_at = ends_at
@@ -71,13 +91,17 @@ class Tunnel:
             direction.source.read_now()
 
     def touch(self) -> None:
-        """Something moved: put the idle deadline off, never past the end of the certificate."""
+        """Something moved: put the idle deadline off, never past the end of what the tunnel stands on."""
         self._clock.arm(self, min(self._idle, max(self.ends_at - self._clock.now, 0.0)))
 
     def deadline_passed(self) -> None:
-        """End a tunnel that was idle too long or whose peer's certificate has ended."""
-        ended = self._clock.now >= self.ends_at
-        self.break_off(Reason.PEER_CERTIFICATE_ENDED if ended else Reason.IDLE_TIMEOUT)
+        """End a tunnel that was idle too long, or whose time is over, or that had its time to close."""
+        if self._revoked_for is not None:
+            self._close_now(self._revoked_for)
+        elif self._clock.now >= self.ends_at:
+            self.revoke(self._ends_for)
+        else:
+            self.break_off(Reason.IDLE_TIMEOUT)
 
     def drain(self) -> None:
         """Go on: opaque bytes have no point at which they could be ended whole. The drain deadline breaks it off."""
@@ -89,6 +113,34 @@ class Tunnel:
         """Reset both sides."""
         self._downstream.source.abort()
         self._upstream.source.abort()
+        self._finish(reason)
+
+    def revoke(self, reason: Reason) -> None:
+        """End what is no longer allowed: carry nothing more, and reset or close as configured."""
+        seconds = self._close_revoked()
+        if not seconds:
+            self.break_off(reason)
+        elif self._revoked_for is None and self._on_end is not None:
+            self._revoked_for = reason
+            self._clock.arm(self, seconds)
+            for direction in (self._downstream, self._upstream):
+                direction.source.receiver = _Leaving(self)
+                direction.source.close_write()
+                direction.source.start()  # to read on: a close with unread bytes would be a reset
+            self.leave()
+
+    def leave(self) -> None:
+        """Close a revoked tunnel as soon as both peers have ended and have been sent everything."""
+        wires = (self._downstream.source, self._upstream.source)
+        if self._revoked_for is not None and all(wire.read_ended and wire.flushed for wire in wires):
+            self._close_now(self._revoked_for)
+
+    def _close_now(self, reason: Reason) -> None:
+        for wire in (self._downstream.source, self._upstream.source):
+            if wire.flushed:
+                wire.close()
+            else:
+                wire.abort()  # it has not taken all that was meant for it, and a close would look whole
         self._finish(reason)
 
     def ended(self) -> None:
@@ -143,3 +195,25 @@ class _Direction:
             tunnel.ended()
         else:
             other.source.resume()
+
+
+class _Leaving:
+    """Receives for a wire of a revoked tunnel: what comes is dropped, what is held goes out."""
+
+    __slots__ = ("_tunnel",)
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    def data_received(self, data: bytes) -> None:
+        """Drop bytes."""
+
+    def end_received(self) -> None:
+        self._tunnel.leave()
+
+    def wire_lost(self, reason: OSError) -> None:
+        """Close the other side at once: there is nobody left to be polite to."""
+        self._tunnel.deadline_passed()
+
+    def write_ready(self) -> None:
+        self._tunnel.leave()

@@ -1,8 +1,14 @@
-"""PeerAuthentication: which ports take mutual TLS only.
+"""PeerAuthentication: which ports take mutual TLS, plaintext, or either.
 
-The narrowest scope that says something wins: the workload's own (by selector), its namespace, the whole mesh (the
-root namespace). UNSET says nothing. With nothing said at all the answer is STRICT, except under the default
-`allow-all`, which is Istio's world and Istio's answer.
+    workload (selector, own namespace)  >  namespace  >  mesh (root namespace)      UNSET: ask the next
+    port of the workload's policy       >  that policy's mode                       UNSET: the workload's mode
+
+Of several policies of one scope the first in (file, document) counts alone, even when it says UNSET. An empty selector
+is none, and a selector in the root namespace has no effect, ports included. With nothing said at all the answer is
+STRICT, except under the default `allow-all`, which is Istio's world and Istio's answer.
+
+A change of mode speaks to connections that stand, too: STRICT ends those without identity. DISABLE ends none: it says
+how new connections are read, and nothing in it forbids a caller whose identity is known.
 """
 
 from __future__ import annotations
@@ -10,74 +16,65 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from proxy.documents import quoted
-from proxy.errors import Fault
 from proxy.policy.model import MtlsMode, PeerAuthentication, PolicyDefault, PolicySettings, Workload, selects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerModes:
-    """The mode of every port: `ports` where a port has its own, `mode` elsewhere; `source` says who set `mode`."""
+    """The mode of every port: `ports` where a port has its own, `mode` elsewhere; none is UNSET.
+
+    `source` says who set `mode`, `ports_source` who set `ports`.
+    """
 
     mode: MtlsMode
     ports: Mapping[int, MtlsMode]
     source: str
+    ports_source: str = ""
+
+    def at(self, port: int) -> MtlsMode:
+        """Give the mode of a workload port."""
+        return self.ports.get(port, self.mode)
+
+    def said_by(self, port: int) -> str:
+        """Name the policy that set the mode of a workload port, or say that none did."""
+        return self.ports_source if port in self.ports else self.source
 
     def requires_mtls(self, port: int) -> bool:
         """Say whether a peer without a verified certificate is refused on this workload port."""
-        return self.ports.get(port, self.mode) is MtlsMode.STRICT
+        return self.at(port) is MtlsMode.STRICT
 
 
-def resolve_modes(
-    policies: Iterable[PeerAuthentication], workload: Workload, settings: PolicySettings
-) -> tuple[PeerModes, list[Fault]]:
-    """Find the modes that hold for a workload; the warnings name what has no effect.
+def resolve_modes(policies: Iterable[PeerAuthentication], workload: Workload, settings: PolicySettings) -> PeerModes:
+    """Find the modes that hold for a workload.
 
     `policies` come in the order of (file, document): files carry no age, so of two for one scope the first counts.
     """
-    warnings: list[Fault] = []
     scopes: dict[str, PeerAuthentication] = {}
     for policy in policies:
         in_root = policy.namespace == settings.root_namespace
-        if in_root and policy.selector:
-            warnings.append(_fault(policy, "has a selector in the root namespace and no effect", "remove the selector"))
-            continue
-        if not in_root and policy.namespace != workload.namespace:
+        if (in_root and policy.selector) or (not in_root and policy.namespace != workload.namespace):
             continue
         scope = "workload" if policy.selector else "mesh" if in_root else "namespace"
-        if not selects(policy.selector, workload.labels):
-            continue
-        first = scopes.setdefault(scope, policy)
-        if first is not policy:
-            message = (
-                f"has the same scope as {quoted(first.name)} ({first.origin.file}:{first.origin.line}), which wins"
-            )
-            warnings.append(_fault(policy, message, "keep one of the two"))
+        if selects(policy.selector, workload.labels):
+            scopes.setdefault(scope, policy)
     mode, source = MtlsMode.UNSET, ""
     for scope in ("mesh", "namespace", "workload"):  # from wide to narrow: the narrowest that speaks stays
-        policy_of_scope = scopes.get(scope)
-        if policy_of_scope is not None and policy_of_scope.mode is not MtlsMode.UNSET:
-            mode, source = (
-                policy_of_scope.mode,
-                f"PeerAuthentication {policy_of_scope.namespace}/{policy_of_scope.name}",
-            )
+        speaks = scopes.get(scope)
+        if speaks is not None and speaks.mode is not MtlsMode.UNSET:
+            mode, source = speaks.mode, _named(speaks)
     if mode is MtlsMode.UNSET:
         mode = MtlsMode.PERMISSIVE if settings.default is PolicyDefault.ALLOW_ALL else MtlsMode.STRICT
         source = "no PeerAuthentication says otherwise"
     own = scopes.get("workload")
-    ports = own.ports if own is not None else {}
+    set_ports = {} if own is None else own.ports
     return PeerModes(
         mode=mode,
-        ports={port: mode if of_port is MtlsMode.UNSET else of_port for port, of_port in ports.items()},
+        # A port that is UNSET there is a port like all others.
+        ports={port: of_port for port, of_port in set_ports.items() if of_port is not MtlsMode.UNSET},
         source=source,
-    ), warnings
-
-
-def _fault(policy: PeerAuthentication, message: str, hint: str) -> Fault:
-    return Fault(
-        file=policy.origin.file,
-        line=policy.origin.line,
-        column=policy.origin.column,
-        message=f"PeerAuthentication {quoted(policy.name)} {message}",
-        hint=hint,
+        ports_source="" if own is None else _named(own),
     )
+
+
+def _named(policy: PeerAuthentication) -> str:
+    return f"PeerAuthentication {policy.namespace}/{policy.name}"

@@ -7,21 +7,25 @@ judgement, so no connection is ever open and unknown, and no change can fall bet
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.errors import Reason
 from proxy.types import PeerIdentity
 
 
 class Handler(Protocol):
-    """What runs a connection once it is set up."""
+    """What runs a connection: first what sets it up, then what forwards."""
 
     def drain(self) -> None:
         """Finish what runs, then end."""
 
     def break_off(self, reason: Reason) -> None:
         """End now."""
+
+    def revoke(self, reason: Reason) -> None:
+        """End what is no longer allowed, in the way that the configuration wants."""
 
     def judge_again(self) -> None:
         """Judge what runs inside the connection by the newest policy."""
@@ -31,10 +35,21 @@ class Entry:
     """One open connection. `opened_at` is seconds since the epoch.
 
     `judge` says by the newest policy and trust why the connection must end, None if it may stay; it is set as soon as
-    the peer is known.
+    it is known who the peer is, or that it has no identity.
     """
 
-    __slots__ = ("_draining", "_ended_by", "_handler", "direction", "judge", "opened_at", "peer", "remote", "service")
+    __slots__ = (
+        "_draining",
+        "_ended_by",
+        "_handler",
+        "_is_revoked",
+        "direction",
+        "judge",
+        "opened_at",
+        "peer",
+        "remote",
+        "service",
+    )
 
     def __init__(self, direction: str, service: str, remote: str, opened_at: float) -> None:
         self.direction = direction
@@ -46,12 +61,13 @@ class Entry:
         self._handler: Handler | None = None
         self._draining = False
         self._ended_by: Reason | None = None
+        self._is_revoked = False
 
     def attach(self, handler: Handler) -> None:
         """Hand the connection to what runs it; an end or a drain that came meanwhile reaches it now."""
         self._handler = handler
         if self._ended_by is not None:
-            handler.break_off(self._ended_by)
+            (handler.revoke if self._is_revoked else handler.break_off)(self._ended_by)
         elif self._draining:
             handler.drain()
 
@@ -62,20 +78,55 @@ class Entry:
             self._handler.drain()
 
     def break_off(self, reason: Reason) -> None:
-        """End now, or as soon as the connection has been set up."""
-        self._ended_by = reason
+        """End now, or as soon as somebody runs the connection."""
+        self._ended_by, self._is_revoked = reason, False
         if self._handler is not None:
             self._handler.break_off(reason)
+
+    def revoke(self, reason: Reason) -> None:
+        """End what is no longer allowed, now or as soon as somebody runs the connection."""
+        self._ended_by, self._is_revoked = reason, True
+        if self._handler is not None:
+            self._handler.revoke(reason)
 
     def judge_again(self) -> bool:
         """Judge by what is in force now; True when the connection must end for it."""
         reason = self.judge() if self.judge is not None else None
         if reason is not None:
-            self.break_off(reason)
+            self.revoke(reason)
             return True
         if self._handler is not None:
             self._handler.judge_again()
         return False
+
+
+class SettingUp:
+    """Runs a connection while a task sets it up: an end cancels the task, wherever it waits.
+
+    `ended_by` tells a task that was cancelled which end that was, `is_revoked` whether it is one of what is no longer
+    allowed.
+    """
+
+    __slots__ = ("_task", "ended_by", "is_revoked")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self.ended_by: Reason | None = None
+        self.is_revoked = False
+
+    def drain(self) -> None:
+        """Go on: the entry tells who takes the connection over."""
+
+    def judge_again(self) -> None:
+        """Nothing runs yet that could be judged."""
+
+    def break_off(self, reason: Reason) -> None:
+        self.ended_by = reason
+        self._task.cancel()
+
+    def revoke(self, reason: Reason) -> None:
+        self.is_revoked = True
+        self.break_off(reason)
 
 
 class Registry:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import Reason
+from proxy.types import Asked
 
 if TYPE_CHECKING:
     from proxy.telemetry.record import Record
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 600.0
 """Seconds that a decision is told of: longer than it takes to run to a shell, short enough to be about now."""
 REFUSALS: Final = 1_000
-"""With the lengths below at most 2 MiB."""
+"""With the lengths below, and those of `policy.kept`, at most 6 MiB."""
 PERMITS: Final = 200
 
 _TEXT: Final = 300
@@ -48,7 +49,10 @@ ORDINARY: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision. `at` is seconds since the epoch, `decision` "allow", "deny" or "none" (refused before policy)."""
+    """One decision. `at` is seconds since the epoch, `decision` "allow", "deny" or "none" (refused before policy).
+
+    `asked` is what policy judged, for an explanation when somebody asks for one.
+    """
 
     at: float
     direction: str
@@ -68,6 +72,7 @@ class Decision:
     explanation: str
     nearest_miss: str
     detail: str
+    asked: Asked | None = None
 
 
 class DecisionLog:
@@ -125,6 +130,7 @@ def _decision(record: Record, reason: Reason, detail: str, destination: str) -> 
         explanation=_cut(record.explanation, _SENTENCE),
         nearest_miss=_cut(record.nearest_miss, _SENTENCE),
         detail=_cut(detail, _SENTENCE),
+        asked=record.asked,
     )
 
 

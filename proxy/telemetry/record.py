@@ -19,11 +19,12 @@ from typing import Final
 
 from certs.spiffe import SpiffeId
 from proxy.errors import Reason
+from proxy.policy.kept import MAX_PATH
 from proxy.telemetry.decisions_log import DecisionLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.naming import Peer
 from proxy.telemetry.series import ConnectionSeries, Metered, RequestSeries, Tally
-from proxy.types import Denial, Permit
+from proxy.types import Asked, Denial, Permit
 
 quote: Final[Callable[[str], str]] = json.encoder.encode_basestring_ascii
 """A text as a JSON string: control characters and everything beyond ASCII escaped, so no record can be forged."""
@@ -109,6 +110,11 @@ class Scope:
         self.sni = _or_null(sni)
         self._shared = ""
 
+    def asks_for(self, server_name: str) -> None:
+        """Note the server name that a caller without identity asked for, "" for none."""
+        self.sni = _or_null(server_name)
+        self._shared = ""
+
     def source_claims(self, presented: str) -> None:
         """Note the name that a refused caller presented, marked as not verified."""
         if presented:
@@ -148,7 +154,7 @@ class Scope:
         stages, begun = self._stages, record.started_ns
         judged, reached, responded = record.policy_ns, record.upstream_reached_ns, record.upstream_responded_ns
         if judged and self._inbound:
-            stages.policy.add(judged - (record.handshaken_ns or begun))
+            stages.policy.add(judged - (record.handshaken_ns or record.detected_ns or begun))
             begun = judged
         if reached:
             stages.upstream_connection.add(reached - begun)
@@ -203,15 +209,23 @@ def _or_null(text: str) -> str:
     return quote(text) if text else "null"
 
 
+def _sent_otherwise(asked: Asked, path: str) -> str:
+    """Give the path as a denied caller sent it where another one was judged, "" else or when it is not known whole."""
+    sent = asked.target
+    return sent if len(sent) < MAX_PATH and sent != path.partition("?")[0] else ""
+
+
 class Record:
     """One request, or one connection whose content is opaque or was never reached."""
 
     __slots__ = (
+        "asked",
         "authority",
         "bytes_received",
         "bytes_sent",
         "decision",
         "detail",
+        "detected_ns",
         "explanation",
         "finished",
         "forwarded_for",
@@ -254,12 +268,18 @@ class Record:
         self.decision = "none"
         self.rule = self.explanation = self.nearest_miss = self.detail = ""
         self.generation = 0
+        self.asked: Asked | None = None
         self.trace_lines = b""
         self.retries = 0
         self.requests = 0
         self.upstream_host = self.upstream_local = ""
-        self.handshaken_ns = self.policy_ns = self.upstream_reached_ns = self.upstream_responded_ns = 0
+        self.detected_ns = self.handshaken_ns = self.policy_ns = 0
+        self.upstream_reached_ns = self.upstream_responded_ns = 0
         self.finished = False
+
+    def detected(self) -> None:
+        """Note that it is known how the connection opens, on a port that takes plaintext too."""
+        self.detected_ns = _clock()
 
     def handshaken(self) -> None:
         """Note the end of the TLS handshake."""
@@ -275,6 +295,7 @@ class Record:
             self.response_details = verdict.details
             self.explanation = verdict.explanation
             self.nearest_miss = verdict.nearest_miss
+            self.asked = verdict.asked
         else:
             self.decision = "allow"
             if verdict.peer is not None and self.scope.direction == "outbound":
@@ -319,15 +340,17 @@ class Record:
             metrics.connection_ended(scope.direction, self.decision, reason)
             if scope.opaque or (self.protocol == "TCP" and self.decision == "deny"):
                 scope.close_connection(self.decision, reason)
-        started, handshaken, judged = self.started_ns, self.handshaken_ns, self.policy_ns
+        started, detected, handshaken, judged = self.started_ns, self.detected_ns, self.handshaken_ns, self.policy_ns
         reached, responded = self.upstream_reached_ns, self.upstream_responded_ns
         # Outbound nobody is known to have been called before a server has proved who it is.
         reached_whom = scope.destination if scope.direction == "inbound" or self.decision == "allow" else "null"
         http = bool(self.method)
         served = "null"
-        stages = f'"handshake": {(handshaken - started) // 1000}, ' if handshaken else ""
+        stages = f'"detection": {(detected - started) // 1000}, ' if detected else ""
+        if handshaken:
+            stages += f'"handshake": {(handshaken - (detected or started)) // 1000}, '
         if judged:
-            stages += f'"policy": {(judged - (handshaken or started)) // 1000}, '
+            stages += f'"policy": {(judged - (handshaken or detected or started)) // 1000}, '
         if reached:
             stages += f'"upstream_connection": {(reached - (judged or started)) // 1000}, '
             if responded:
@@ -337,6 +360,8 @@ class Record:
                 )
         total = ended - started
         subject = f'"requests": {self.requests}, ' if self.requests else ""
+        if self.asked is not None and (sent := _sent_otherwise(self.asked, self.path)):
+            subject += f'"original_path": {quote(sent)}, '
         details = (
             quote(self.response_details or reason.word) if self.response_details or not responded else _VIA_UPSTREAM
         )

@@ -183,6 +183,7 @@ class Mesh:
         publish: bool = True,
         default: str = "deny",
         path_normalization: str = "base",
+        revoked: str = "reset",
         limits: Mapping[str, Any] | None = None,
         **sections: Any,
     ) -> tuple[Path, Path, dict[str, list[int]]]:
@@ -228,6 +229,7 @@ class Mesh:
                 "directory": str(directory / "policy"),
                 "default": default,
                 "path_normalization": path_normalization,
+                "revoked": revoked,
             },
             "health": {"listen": f"127.0.0.1:{ports['pages'][0]}"},
             "telemetry": {"access_log": str(directory / "access.log")},

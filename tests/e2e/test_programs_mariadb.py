@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh import Mesh, Sidecar, eventually, free_port, policy, service
+from mesh import ALLOW_ALL, Mesh, Sidecar, eventually, free_port, policy, service
+from plaintext import change, files, peers
 from programs import ROOT, Result, installed, run, running
 
 pytestmark = pytest.mark.debian
@@ -69,7 +70,9 @@ async def through(mesh: Mesh, mariadb: int, account: str = "web", protocol: str 
     return ledger, await mesh.sidecar(account, services=[service("ledger", ledger, protocol=protocol)])
 
 
-async def sql(caller: Sidecar, text: str, *options: str) -> Result:
+async def sql(caller: Sidecar | int, text: str, *options: str) -> Result:
+    """Ask through the sidecar of a caller, or directly at a port."""
+    port = caller if isinstance(caller, int) else caller.outbound_port
     return await run(
         "mariadb",
         "--no-defaults",
@@ -77,7 +80,7 @@ async def sql(caller: Sidecar, text: str, *options: str) -> Result:
         "--batch",
         "--skip-column-names",
         "--host=127.0.0.1",
-        f"--port={caller.outbound_port}",
+        f"--port={port}",
         "--user=root",
         *options,
         given=text.encode(),
@@ -158,3 +161,30 @@ async def test_many_connections_at_once(mesh: Mesh, mariadb: int) -> None:
     results = await asyncio.gather(*(sql(caller, f"SELECT {number} * 2;") for number in range(16)))
     assert [result.ok().text for result in results] == [f"{number * 2}\n" for number in range(16)]
     assert len(await ledger.records(16)) == 16
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("protocol", ["tcp", "auto"])
+@pytest.mark.parametrize("mode", ["PERMISSIVE", "DISABLE"])
+async def test_in_plaintext_where_that_is_taken(mesh: Mesh, mariadb: int, mode: str, protocol: str) -> None:
+    """A caller without a sidecar waits for the greeting and says nothing: silence is plaintext."""
+    ledger = await mesh.sidecar("ledger", app=mariadb, protocol=protocol, policies=files(peers(mode), ALLOW_ALL))
+    assert (await sql(ledger.port, "SELECT 6 * 7;")).ok().text == "42\n"
+    [record] = await ledger.records()
+    assert (record["decision"], record["reason"], record["source_principal"]) == ("allow", "ok", None)
+
+
+@pytest.mark.asyncio
+async def test_both_at_one_port_until_it_is_strict(mesh: Mesh, mariadb: int) -> None:
+    ledger = await mesh.sidecar("ledger", app=mariadb, protocol="tcp", policies=files(peers("PERMISSIVE"), ALLOW_ALL))
+    caller = await mesh.sidecar("web", services=[service("ledger", ledger, protocol="tcp")])
+    for each in (ledger.port, caller):
+        assert (await sql(each, "SELECT 1;")).ok().text == "1\n"
+    await ledger.records(2)
+    asleep = asyncio.get_running_loop().create_task(sql(ledger.port, "SELECT SLEEP(25);"))
+    await eventually(lambda: ledger.open_connections == 1)
+    change(ledger, peers("STRICT"), ALLOW_ALL)
+    result = await asyncio.wait_for(asleep, 10)
+    assert (result.code, "ERROR 2013" in result.err) == (1, True)
+    assert (await sql(caller, "SELECT 1;")).ok().text == "1\n"
+    assert "certificate_required" in {record["reason"] for record in await ledger.records(4)}

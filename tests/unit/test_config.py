@@ -27,7 +27,8 @@ inbound:
   mode: ports
   ports:
     - {listen: "[::]:15443", port: 8080, app: "127.0.0.1:8080", protocol: http}
-    - {listen: "0.0.0.0:15444", port: 3306, app: "db.local:3306", protocol: tcp}
+    - {listen: "0.0.0.0:15444", port: 3306, app: "db.local:3306", protocol: tcp, speaks_first: client}
+    - {listen: "0.0.0.0:15445", port: 3307, protocol: tcp}
 outbound:
   listeners:
     - {listen: "127.0.0.1:9001", service: orders}
@@ -48,7 +49,9 @@ policy:
   default: allow-authenticated
   path_normalization: merge_slashes
   root_namespace: mesh
-  jwks_allow_loopback: false
+  trusted_proxies: 1
+  jwks_allow_loopback: true
+  revoked: close
 admin: {listen: "127.0.0.1:15000"}
 health: {listen: "[::]:15020"}
 telemetry: {access_log: off}
@@ -77,7 +80,7 @@ def test_every_section_is_read() -> None:
     }
     assert (config.trust_domain, config.trust_domain_aliases) == ("example.org", ("old.example.org",))
     assert config.identity.directory == "/var/run/secrets/remora"
-    first, second = config.inbound
+    first, second, third = config.inbound
     assert (first.listen, first.port, first.app) == (
         Address(host="::", port=15443),
         8080,
@@ -85,6 +88,7 @@ def test_every_section_is_read() -> None:
     )
     assert (first.protocol, second.protocol) == (Protocol.HTTP, Protocol.TCP)
     assert second.app == Address(host="db.local", port=3306)
+    assert (first.speaks_first, second.speaks_first, third.speaks_first) == ("client", "client", "server")
     [listener] = config.outbound.listeners
     assert (str(listener.listen), listener.service) == ("127.0.0.1:9001", "orders")
     orders = config.outbound.services["orders"]
@@ -112,6 +116,9 @@ def test_every_section_is_read() -> None:
         "default": "allow-authenticated",
         "path_normalization": "merge_slashes",
         "root_namespace": "mesh",
+        "trusted_proxies": 1,
+        "jwks_allow_loopback": True,
+        "revoked": "close",
     }
     assert config.admin == ListenConfig(listen=Address(host="127.0.0.1", port=15000))
     assert config.health == ListenConfig(listen=Address(host="::", port=15020))
@@ -180,7 +187,6 @@ NOT_BUILT = [
     ("outbound: {services: [{name: a, endpoints: ['h:1'], tls: none, protocol: grpc}]}", "services[0].protocol: grpc`"),
     ("outbound: {services: [{name: a, addresses: ['10.0.0.1:80']}]}", "`outbound.services[0].addresses`"),
     ("outbound: {unknown: passthrough}", "`outbound.unknown: passthrough` is not supported yet"),
-    ("policy: {directory: /p, jwks_allow_loopback: true}", "`policy.jwks_allow_loopback: true` is not supported yet"),
     ("runtime: {workers: 2}", "`runtime.workers: 2` is not supported yet"),
 ]
 

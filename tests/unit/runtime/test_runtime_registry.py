@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from proxy.errors import Reason
-from proxy.runtime.registry import Entry, Registry
+from proxy.runtime.registry import Entry, Registry, SettingUp
 from proxy.runtime.tasks import TaskSpawner
 
 
@@ -25,6 +25,13 @@ class Runs:
     def break_off(self, reason: Reason) -> None:
         self.told.append(reason)
         self._registry.remove(self._entry)
+
+    def revoke(self, reason: Reason) -> None:
+        self.told += ["revoked", reason]
+        self._registry.remove(self._entry)
+
+    def judge_again(self) -> None:
+        self.told.append("judge again")
 
 
 def opened(registry: Registry, direction: str = "inbound") -> tuple[Entry, Runs]:
@@ -118,3 +125,39 @@ async def test_all_that_runs_is_cancelled_and_waited_for(caplog: pytest.LogCaptu
     assert len(ended) == 3
     assert len(spawner) == 0
     assert not caplog.text, "to be cancelled is no failure"
+
+
+def test_what_is_revoked_before_somebody_runs_it_is_revoked_then() -> None:
+    registry = Registry()
+    entry, runs = opened(registry)
+    entry.judge = lambda: Reason.TRUST_ENDED
+    assert registry.judge_again() == 1
+    assert not runs.told
+    entry.attach(runs)
+    assert runs.told == ["revoked", Reason.TRUST_ENDED]
+
+
+def test_an_end_after_a_revocation_is_the_end() -> None:
+    registry = Registry()
+    entry, runs = opened(registry)
+    entry.revoke(Reason.TRUST_ENDED)
+    entry.break_off(Reason.DRAIN_DEADLINE)
+    entry.attach(runs)
+    assert runs.told == [Reason.DRAIN_DEADLINE]
+
+
+@pytest.mark.asyncio
+async def test_an_end_cancels_the_task_that_sets_a_connection_up() -> None:
+    registry = Registry()
+    entry, _ = opened(registry)
+    task = asyncio.create_task(asyncio.Event().wait())
+    setting_up = SettingUp(task)
+    entry.attach(setting_up)
+    registry.drain("inbound")
+    registry.judge_again()
+    await asyncio.sleep(0)
+    assert not task.cancelling()
+    entry.revoke(Reason.TRUST_ENDED)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (setting_up.ended_by, setting_up.is_revoked) == (Reason.TRUST_ENDED, True)
