@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import hops, memory, scrape, sheet, start
+from benchmarks import hops, memory, policy, scrape, sheet, start
 from benchmarks.contenders import contenders
 from benchmarks.host import Machine, this_machine
 from benchmarks.load import LoadError
@@ -68,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
     command.add_argument(
         "--label-sets", type=_bounded(1, MAX_LABEL_SETS), default=MAX_LABEL_SETS, help="default: the most there can be"
     )
+    add("policy", _policy, "cost of a decision and of a request under ten to a thousand rules", 5, "rounds")
     options = parser.parse_args(argv)
     work: Work = options.work
     try:
@@ -101,6 +102,10 @@ def _start(options: argparse.Namespace, machine: Machine, directory: Path) -> st
 
 def _scrape(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
     return _written(scrape.run(machine, options.repetitions, options.label_sets, directory, _tell), options)
+
+
+def _policy(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    return _written(policy.run(machine, options.repetitions, directory, _tell), options)
 
 
 def _written(measured: sheet.Sheet, options: argparse.Namespace) -> str:

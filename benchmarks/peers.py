@@ -116,12 +116,12 @@ class Line:
         """Read one request without a body."""
         self._read_head()
 
-    def read_answer(self) -> None:
-        """Read one answer to its end. Raises BenchError when it is not 200."""
+    def read_answer(self, due: int = 200) -> None:
+        """Read one answer to its end. Raises BenchError when its status is not the one that is due."""
         head, rest = self._read_head()
         status, _, fields = head.partition(b"\r\n")
-        if status.split(b" ")[1:2] != [b"200"]:
-            raise BenchError(f"{self._name} was answered {status.decode('latin-1')} where 200 was due")
+        if status.split(b" ")[1:2] != [b"%d" % due]:
+            raise BenchError(f"{self._name} was answered {status.decode('latin-1')} where {due} was due")
         length = next(
             (int(line[15:]) for line in fields.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
         )

@@ -16,7 +16,7 @@ from typing import Any, Final
 from benchmarks.figures import Figure
 from benchmarks.host import NOISY_SHARE, Machine
 
-_DIGITS: Final = {"s": 3, "ms": 2, "KiB": 1, "MiB": 1, "us": 0, "": 0}
+_DIGITS: Final = {"s": 3, "ms": 2, "KiB": 1, "MiB": 1, "us": 0, "ns": 0, "x": 2, "": 0}
 _NAME_WIDTH: Final = 66
 _FIGURE_WIDTH: Final = 34
 

@@ -44,22 +44,35 @@ def read_policy(config: Config) -> Mapping[str, bytes]:
 
 def compile_policy(config: Config, files: Mapping[str, bytes], generation: Generation) -> PolicySnapshot:
     """Compile what `read_policy` gave. Raises ConfigError with every fault."""
-    workload = config.workload
     return load(
         files,
-        workload=Workload(
-            namespace=workload.namespace,
-            service_account=workload.service_account,
-            name=workload.name,
-            labels=workload.labels,
-            trust_domain=config.trust_domain,
-            trust_domain_aliases=config.trust_domain_aliases,
-        ),
-        settings=PolicySettings(
-            default=PolicyDefault(config.policy.default), root_namespace=config.policy.root_namespace
-        ),
+        workload=workload_of(config),
+        settings=settings_of(config),
         generation=generation,
         tcp_ports=[port.port for port in config.inbound if port.protocol is Protocol.TCP],
+    )
+
+
+def workload_of(config: Config) -> Workload:
+    """Take the workload that policies are read for."""
+    workload = config.workload
+    return Workload(
+        namespace=workload.namespace,
+        service_account=workload.service_account,
+        name=workload.name,
+        labels=workload.labels,
+        trust_domain=config.trust_domain,
+        trust_domain_aliases=config.trust_domain_aliases,
+    )
+
+
+def settings_of(config: Config) -> PolicySettings:
+    """Take what the configuration says about policy."""
+    return PolicySettings(
+        default=PolicyDefault(config.policy.default),
+        root_namespace=config.policy.root_namespace,
+        trusted_proxies=config.policy.trusted_proxies,
+        jwks_allow_loopback=config.policy.jwks_allow_loopback,
     )
 
 

@@ -28,7 +28,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from proxy.documents import MAX_BYTES
 from proxy.errors import ConfigError, Fault
+from proxy.policy.load import MAX_SET_BYTES
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _log = logging.getLogger("remora.watch")
@@ -41,16 +43,20 @@ def read_policy_files(directory: str) -> dict[str, bytes]:
     """Read every policy file of `directory`: name -> content, in order of the names.
 
     Names that begin with a dot and other suffixes are skipped. Raises OSError when the directory or a file cannot be
-    read: a directory that is missing is not an empty one.
+    read: a directory that is missing is not an empty one. Of what is too large just so much is read that `load`
+    refuses it.
     """
     root = Path(directory)
     data = root / "..data"
     source = Path(os.path.realpath(data)) if data.is_symlink() else root
-    return {
-        path.name: path.read_bytes()
-        for path in sorted(source.iterdir())
-        if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and path.is_file()
-    }
+    files: dict[str, bytes] = {}
+    room = MAX_SET_BYTES + 1
+    for path in sorted(source.iterdir()):
+        if path.name.endswith(_SUFFIXES) and not path.name.startswith(".") and path.is_file():
+            with path.open("rb") as file:
+                files[path.name] = file.read(min(MAX_BYTES + 1, room))
+            room -= len(files[path.name])
+    return files
 
 
 class Source(Generic[_Judged]):

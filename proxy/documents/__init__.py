@@ -17,7 +17,7 @@ Work is bounded: bytes, nesting, nodes and reported faults have limits, and noth
 
 from __future__ import annotations
 
-from proxy.documents.checker import MAX_FAULTS, Checker, did_you_mean
+from proxy.documents.checker import MAX_FAULTS, Checker, did_you_mean, nearest
 from proxy.documents.node import Node, Position, quoted, shown
 from proxy.documents.reader import HAS_C_LOADER, MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, parse
 
@@ -32,6 +32,7 @@ __all__ = [
     "Node",
     "Position",
     "did_you_mean",
+    "nearest",
     "parse",
     "quoted",
     "shown",

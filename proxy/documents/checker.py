@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from proxy.documents.node import Node, Position, quoted, shown
 from proxy.errors import Fault
 
 MAX_FAULTS = 100  # nobody reads more at once; bounds the cost of hostile files
+_NO_HOMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Checker:
@@ -28,8 +30,10 @@ class Checker:
     remora.yaml:1:7: `inbound.port` must be an integer, not the text "http"
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, homes: Mapping[str, str] = _NO_HOMES) -> None:
+        """Check values of `file`; `homes` says of keys where they belong, for those who wrote one elsewhere."""
         self.file = file
+        self._homes = homes
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
 
@@ -43,18 +47,20 @@ class Checker:
         if not self.is_full and not (isinstance(at, Node) and at.is_faulty):
             self.faults.append(self._place(at, message, hint))
 
-    def warning(self, at: Node | Position, message: str, hint: str = "") -> None:
-        """Record something that is allowed and probably not meant."""
+    def warning(self, at: Node | Position, message: str, hint: str = "", code: str = "") -> None:
+        """Record something that is allowed and probably not meant; `code` is its stable id."""
         if len(self.warnings) < MAX_FAULTS:
-            self.warnings.append(self._place(at, message, hint))
+            self.warnings.append(self._place(at, message, hint, code))
 
-    def _place(self, at: Node | Position, message: str, hint: str) -> Fault:
+    def _place(self, at: Node | Position, message: str, hint: str, code: str = "") -> Fault:
         line, column = (at.line, at.column) if isinstance(at, Node) else at
-        return Fault(file=self.file, line=line, column=column, message=message, hint=hint)
+        return Fault(file=self.file, line=line, column=column, message=message, hint=hint, code=code)
 
     def _wrong(self, node: Node, where: str, wanted: str, hint: str = "") -> None:
         if node.value is None:
-            self.fault(node, f"`{where}` has no value", f"write {wanted}, or leave the key out")
+            write = "write its keys below it, indented further," if wanted == "a mapping" else f"write {wanted},"
+            left_out = "item" if where.endswith("]") else "key"
+            self.fault(node, f"`{where}` has no value", f"{write} or leave the {left_out} out")
         else:
             self.fault(node, f"`{where}` must be {wanted}, not {node.kind}", hint)
 
@@ -67,19 +73,27 @@ class Checker:
             return fields
         for key in [key for key in fields if key not in known]:
             if not self.is_full:
-                self.fault(node.at(key), f"unknown key {quoted(key)} in `{where}`", did_you_mean(key, known))
+                self.fault(node.at(key), f"unknown key {quoted(key)} in `{where}`", self._mend_key(key, known))
             del fields[key]
         for key in required:
             if key not in fields:
                 self.fault(node, f"`{where}` lacks the key `{key}`")
         return fields
 
+    def _mend_key(self, key: str, known: Collection[str]) -> str:
+        """Say what to do with an unknown key; one that belongs elsewhere is no slip of the pen, unless nearly right."""
+        if key in self._homes and not nearest(key, known):
+            return f"`{key}` belongs in {self._homes[key]}"
+        return did_you_mean(key, known)
+
     def any_mapping(self, node: Node | None, where: str) -> dict[str, Node]:
         """Take a mapping whose keys are the writer's own (labels, for example)."""
         if node is None:
             return {}
         if not isinstance(node.value, dict):
-            self._wrong(node, where, "a mapping")
+            is_list = isinstance(node.value, list)
+            hint = "write its keys without a dash" if is_list else "write `key: value` below it, indented further"
+            self._wrong(node, where, "a mapping", hint)
             return {}
         return {key: value for key, value in node.value.items() if not key.startswith("\0")}
 
@@ -88,18 +102,21 @@ class Checker:
         fields = self.any_mapping(node, where)
         return {key: self.string(value, f"{where}.{shown(key)}", may_be_empty=True) for key, value in fields.items()}
 
-    def sequence(self, node: Node | None, where: str) -> list[Node]:
-        """Take a list; its items are unchecked."""
+    def sequence(self, node: Node | None, where: str, *, of_text: bool = False) -> list[Node]:
+        """Take a list; its items are unchecked. `of_text` says that they should be texts."""
         if node is None:
             return []
         if not isinstance(node.value, list):
-            self._wrong(node, where, "a list", "begin each item with '- '" if node.value is not None else "")
+            is_word = of_text and 0 < len(node.text) <= 64 and node.text.isprintable()
+            items = ", ".join(quoted(part.strip()) for part in node.text.split(","))
+            hint = f"write [{items}]" if is_word else "begin each item with '- '"
+            self._wrong(node, where, "a list", hint)
             return []
         return node.value
 
     def string_list(self, node: Node | None, where: str) -> list[str]:
         """Take a list of texts that are not empty."""
-        return [self.string(item, f"{where}[{i}]") for i, item in enumerate(self.sequence(node, where))]
+        return [self.string(item, f"{where}[{i}]") for i, item in enumerate(self.sequence(node, where, of_text=True))]
 
     def string(self, node: Node | None, where: str, default: str = "", *, may_be_empty: bool = False) -> str:
         """Take text. A plain `yes`, `on`, `8080` or `1.5` is a fault: quotes make it text."""
@@ -110,8 +127,14 @@ class Checker:
                 return node.value
             self.fault(node, f"`{where}` is empty text", "write a value, or leave it out")
             return default
-        scalar = isinstance(node.value, bool | int | float)
-        self._wrong(node, where, "text", f'write "{shown(node.text)}" with the quotes' if scalar else "")
+        match node.value:
+            case list():
+                hint = "write the text alone, without a dash or brackets"
+            case dict():
+                hint = "quote text that has braces or a colon and a space"
+            case _:
+                hint = f'write "{shown(node.text)}" with the quotes'
+        self._wrong(node, where, "text", hint)
         return default
 
     def integer(
@@ -180,11 +203,12 @@ class Checker:
         written = node.text if isinstance(node.value, bool) else node.value  # `off` may be a word of the list
         if isinstance(written, str) and written in choices:
             return written
-        self._wrong(node, where, f"one of {', '.join(choices)}", did_you_mean(str(written), choices))
+        near = nearest(written, choices) if isinstance(written, str) else ""
+        self._wrong(node, where, f"one of {', '.join(choices)}", f"did you mean `{near}`?" if near else "")
         return default
 
 
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+def did_you_mean(word: str, known: Collection[str], cutoff: float = 0.7) -> str:
     """Write the hint that names the known word nearest to `word`, or all of them when none is near.
 
     `cutoff` is how alike two words must be, from 0 to 1 (equal); raise it where all known words are much alike.
@@ -194,12 +218,20 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
     >>> did_you_mean("zebra", ("namespaces", "ports"))
     'known here: namespaces, ports'
     """
-    by_lower = {_squeezed(name): name for name in known}
-    near = difflib.get_close_matches(_squeezed(word[:64]), by_lower, n=1, cutoff=cutoff)
+    near = nearest(word, known, cutoff)
     if near:
-        return f"did you mean `{by_lower[near[0]]}`?"
-    names = sorted(by_lower.values())
+        return f"did you mean `{near}`?"
+    names = sorted(known)
     return f"known here: {', '.join(names)}" if names else ""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Find the known word most like `word`, "" when none is alike; case, `-` and `_` do not count."""
+    by_lower: dict[str, str] = {}
+    for name in known:
+        by_lower.setdefault(_squeezed(name), name)
+    near = difflib.get_close_matches(_squeezed(word[:64]), by_lower, n=1, cutoff=cutoff)
+    return by_lower[near[0]] if near else ""
 
 
 def _squeezed(word: str) -> str:

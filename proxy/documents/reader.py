@@ -22,16 +22,19 @@ MAX_DOCUMENTS = 4096  # one document for each workload of a large namespace fits
 MAX_DIGITS = 40  # above 19 no setting fits; far above, the conversion itself costs quadratic time
 
 
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _AMBIGUOUS = re.compile(r"[-+]?(?:0[0-9_]+|0o[0-7]+|0b[01_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?)\Z")
+_CONFLICT = re.compile(r"^(?:<{7} |={7}$|>{7} )", re.MULTILINE)  # what git leaves in a file
+_COMMENT = re.compile(r"(?:^|\s)(?://|/\*)\s", re.MULTILINE)  # of languages that are not read
+_TEMPLATE = re.compile(r"\{\{|\{%")  # Helm's and Jinja's
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUES = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSES = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
 
 _SYNTAX_HINTS = (
-    ("mapping values are not allowed", "check the indentation, and quote text that contains ': '"),
+    ("mapping values are not allowed", "check this line and the one above, and quote text that contains ': '"),
     ("did not find expected key", "check the indentation of this line and of the one above"),
     ("did not find expected '-' indicator", "items of one list begin in the same column"),
     ("expected <block end>", "check the indentation of this line and of the one above"),
@@ -42,6 +45,12 @@ _SYNTAX_HINTS = (
     ("expected ',' or", "a bracket is not closed, or a comma is missing"),
     ("exceeded maximum nesting depth", f"more than {MAX_DEPTH} levels are not read"),
     ("cannot start any token", "quote text that begins with a special character"),
+    ("expected alphabetic or numeric character", "quote text that begins with a star or an ampersand"),
+    ("expected <document start>", "check the indentation, or begin a further document with --- on a line of its own"),
+    ("expected node content", "a value is missing, or a bracket is not closed, or a special character is not quoted"),
+    ("expected whitespace or line break", "quote text that begins with an exclamation mark"),
+    ("incompatible YAML document", "remove the %YAML line"),
+    ("unknown escape character", "write two backslashes for one, or use single quotes"),
 )
 
 
@@ -77,7 +86,9 @@ def parse(data: bytes, file: str) -> tuple[list[Node], list[Fault]]:
 
 def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _Abort((1, 1), f"the file has {len(data)} bytes, more than {MAX_BYTES}", "split it into several files")
+        raise _Abort((1, 1), f"the file has more than {MAX_BYTES} bytes", "split it into several files")
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        raise _Abort((1, 1), "the file is UTF-32", "save it as UTF-8")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise _Abort((1, 1), "the file is UTF-16", "save it as UTF-8")
     try:
@@ -92,7 +103,9 @@ def _decode(data: bytes) -> str:
         raise _Abort(
             _end_of(text[: unprintable.start()]),
             f"the character U+{ord(unprintable[0]):04X} may not stand in a YAML file",
-            "remove it, or write it as an escape in double quotes",
+            "the file is no text, or UTF-16: save it as UTF-8"
+            if unprintable[0] == "\0"
+            else "remove it, or write it as an escape in double quotes",
         )
     return text
 
@@ -141,19 +154,38 @@ class _Reader:
             raise _Abort((1, 1), f"not YAML: {shown(str(error))}") from None
 
     def _syntax(self, error: yaml.MarkedYAMLError, text: str) -> _Abort:
-        mark = error.problem_mark or error.context_mark
-        at = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         problem = (error.problem or "cannot be read").strip()
-        if mark is not None:
-            lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-            line = lines[mark.line] if mark.line < len(lines) else ""
-            indent = line[: len(line) - len(line.lstrip())]
-            if "\t" in indent:
-                return _Abort(
-                    (at[0], indent.index("\t") + 1), "a tab indents this line", "YAML is indented with spaces only"
-                )
+        # A key without its colon is noticed a line later; the context is where the key begins.
+        mark = error.context_mark if "expected ':'" in problem else error.problem_mark
+        mark = mark or error.problem_mark or error.context_mark
+        if "<document start>" in problem or not isinstance(self._last, dict | list):
+            del self._documents[-1:]  # it ended where the fault is: what it lacks may stand behind
+        if mark is None:
+            return _Abort((1, 1), f"not YAML: {shown(problem)}")
+        at = (mark.line + 1, mark.column + 1)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if conflict := _CONFLICT.search(text):
+            return _Abort(_end_of(text[: conflict.start()]), "git left a conflict here", "keep one of the two sides")
+        lines = text.split("\n")
+        line = lines[mark.line] if mark.line < len(lines) else ""
+        indent = line[: len(line) - len(line.lstrip())]
+        if "\t" in indent:
+            return _Abort(
+                (at[0], indent.index("\t") + 1), "a tab indents this line", "YAML is indented with spaces only"
+            )
         hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), "")
+        near = "\n".join(lines[max(0, mark.line - 1) : mark.line + 1])
+        if _TEMPLATE.search(near):
+            hint = "a template such as {{ ... }} is left in the file: render it first"
+        elif _COMMENT.search(near):
+            hint = "a comment begins with #, in JSON there is none"
+        elif "expected key" in problem and line[: mark.column].rstrip().endswith(('"', "'")):
+            hint = "nothing may stand behind the closing quote"
         return _Abort(at, f"not YAML: {shown(problem)}", hint)
+
+    @property
+    def _last(self) -> object:
+        return self._documents[-1].value if self._documents else []
 
     def _take(self, event: Any) -> None:
         match event:
@@ -182,14 +214,18 @@ class _Reader:
 
     def _plain_only(self, event: Any, at: Position) -> None:
         if event.anchor is not None:
-            self._checker.fault(at, f"an anchor (&{shown(event.anchor)}) is not read", "write the value out")
+            hint = "write the value out, or quote text that begins with `&`"
+            self._checker.fault(at, f"an anchor (&{shown(event.anchor)}) is not read", hint)
         if event.tag is not None:
-            self._checker.fault(at, f"a tag ({shown(event.tag)}) is not read", "remove it; quotes make text")
+            hint = "remove it, or quote text that begins with `!`"
+            self._checker.fault(at, f"a tag ({shown(event.tag)}) is not read", hint)
 
     def _scalar(self, event: Any) -> Node:
         at = _start(event)
         self._plain_only(event, at)
         text: str = event.value
+        if event.anchor is not None or event.tag is not None:
+            return Node(text, *at, text=text, is_faulty=True)
         if event.style:  # quoted or a block: text, whatever it looks like
             return Node(text, *at, text=text)
         if text in _NULLS:
@@ -249,7 +285,9 @@ class _Reader:
         elif isinstance(node.value, int) and not isinstance(node.value, bool) and node.text.isdigit():
             key = node.text
         if key is None:
-            self._checker.fault(at, f"a key is {node.kind}, not text", "write it in quotes")
+            braces = "quote text that begins with a brace, and render a template such as {{ ... }} first"
+            hint = braces if isinstance(node.value, dict) else "write it in quotes"
+            self._checker.fault(node, f"a key is {node.kind}, not text", hint)
         elif key.startswith("\0"):
             self._checker.fault(at, "a key begins with a NUL character", "remove it")
         elif key == "<<":

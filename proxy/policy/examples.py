@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from certs.spiffe import SpiffeId, TrustDomain
 from proxy.policy.load import load
-from proxy.policy.model import PolicyDefault, PolicySettings, Workload
+from proxy.policy.model import PolicyDefault, PolicySettings, Rule, Workload
 from proxy.policy.snapshot import PolicySnapshot
 from proxy.types import ConnectionAttributes, Generation, PeerIdentity, RequestAttributes
 
@@ -32,6 +32,12 @@ web = ConnectionAttributes(
 def snapshot_of(text: str) -> PolicySnapshot:
     """Load one file of policies for the workload `orders`, with the default `deny`."""
     return load({"policy.yaml": text.encode()}, workload=workload, settings=deny, generation=Generation(1))
+
+
+def rule_of(text: str) -> Rule:
+    """Read one rule of an ALLOW policy, written as the inside of a mapping."""
+    head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: example}\nspec: {rules: [{"
+    return snapshot_of(f"{head}{text}}}]}}\n").rules[0].rule
 
 
 def get(path: str) -> RequestAttributes:

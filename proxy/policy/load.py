@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from proxy.authn import Authentication
 from proxy.errors import ConfigError, Fault
-from proxy.policy.lint import lint
+from proxy.policy.kept import Kept
+from proxy.policy.lint import at_load
 from proxy.policy.model import (
     Action,
     Attribute,
     AuthorizationPolicy,
-    Clause,
     PolicySettings,
+    RequestAuthentication,
     Workload,
     selects,
 )
+from proxy.policy.nearest import NearestRules
 from proxy.policy.peers import resolve_modes
-from proxy.policy.read import read_files, takes_file
+from proxy.policy.read import read_files
 from proxy.policy.rules import PolicyRule, PortRule, narrow
-from proxy.policy.snapshot import PolicySnapshot, PortTables, Tables
+from proxy.policy.snapshot import CACHED, PolicySnapshot, PortTables, Tables
 from proxy.policy.table import RuleTable
 from proxy.types import Generation
 
@@ -30,6 +33,9 @@ MAX_SET_BYTES: Final = 16 * 1024 * 1024
 
 MAX_NARROWED: Final = 200_000
 """Rules times ports that get a table each (about 100 MiB). Above it ports are compared while requests wait."""
+
+MAX_TOLD: Final = 1000
+"""Faults of a set. Each becomes a line of the log at every reload; a reader of one file stops at 100."""
 
 _OTHER_PORT: Final = -1  # what no clause can name: a positive clause fails on it, a negative one holds
 
@@ -45,61 +51,92 @@ def load(
     """Compile a policy directory (file name -> content) for one workload.
 
     `tcp_ports` are the workload ports known to carry something else than HTTP: a DENY or AUDIT rule that would lose
-    a condition there is a fault. No file at all is a valid set: `policy.default` decides. Raises ConfigError with
-    every fault of every file, in order.
+    a condition there is a fault. Every file counts, whatever its name: who lists a directory leaves out what is none.
+    No file at all is a valid set: `policy.default` decides. Raises ConfigError with every fault of every file.
 
     >>> from proxy.policy.examples import workload, deny
-    >>> load({"a.yaml": b"kind: AuthorizationPolicy"}, workload=workload, settings=deny, generation=Generation(1))
+    >>> files = {"a.yaml": b"kind: AuthorizationPolicy"}
+    >>> load(files, workload=workload, settings=deny, generation=Generation(1))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    proxy.errors.ConfigError: a.yaml:1:1: the document lacks `apiVersion`
+    proxy.errors.ConfigError: a.yaml:1:1: the document lacks `apiVersion`...
     """
-    taken = {name: files[name] for name in sorted(files) if takes_file(name)}
+    taken = {name: files[name] for name in sorted(files)}
     size = sum(map(len, taken.values()))
     if size > MAX_SET_BYTES:
-        message = f"the policy files have {size} bytes together, more than {MAX_SET_BYTES}"
-        raise ConfigError([Fault(file=max(taken, key=lambda name: len(taken[name])), message=message)])
+        message = f"the policy files have more than {MAX_SET_BYTES} bytes together"
+        largest = max(taken, key=lambda name: len(taken[name]))
+        raise ConfigError([Fault(file=largest, message=message, hint="this is the largest; split the directory")])
     policies, faults, warnings = read_files(taken, workload, settings)
     selecting = sorted(
         (policy for policy in policies.authorization if _speaks_to(policy, workload, settings)),
-        key=lambda policy: (policy.namespace, policy.name, policy.origin.file, policy.origin.document),
+        key=_order,
     )
     trust_domains = (workload.trust_domain, *workload.trust_domain_aliases)
-    rules = _compile_rules(selecting, trust_domains)
+    rules = _compile_rules(selecting, trust_domains, settings.trusted_proxies)
+    looks_at = frozenset(clause.attribute for rule in rules for clause in rule.rule.clauses())
     faults += _lost_conditions(rules, tcp_ports)
     if faults:
-        raise ConfigError(sorted(faults))
-    modes, peer_warnings = resolve_modes(policies.peer_authentication, workload, settings)
-    warnings += peer_warnings
-    warnings += lint(policies.authorization, selecting, modes, workload, settings)
+        raise ConfigError(_told(faults))
+    modes = resolve_modes(policies.peer_authentication, workload, settings)
+    warnings += at_load(policies, selecting, modes, workload, settings, tcp_ports)
     enforced = [policy for policy in selecting if not policy.dry_run]
     return PolicySnapshot(
         generation=generation,
-        source_digest=_digest(taken),
+        source_digest=digest_of(taken),
         warnings=tuple(sorted(set(warnings))),
         default=settings.default,
         has_allow=any(policy.action is Action.ALLOW for policy in enforced),
         has_shadow_allow=any(policy.dry_run and policy.action is Action.ALLOW for policy in selecting),
-        looks_at_headers=_any_clause(rules, lambda clause: clause.attribute is Attribute.HEADER),
-        looks_at_source_ip=_any_clause(rules, lambda clause: clause.attribute is Attribute.SOURCE_IP),
+        looks_at=looks_at,
+        trusted_proxies=settings.trusted_proxies,
+        cacheable=looks_at <= CACHED,
         modes=modes,
         http=_tables(rules, opaque=False),
         opaque=_tables(rules, opaque=True),
-        allow_rules=tuple(r for r in rules if r.policy.action is Action.ALLOW and not r.policy.dry_run),
+        policies=tuple(selecting),
+        rules=rules,
+        authentication=_authentication(policies.request_authentication, workload, settings),
+        kept=Kept(rules, settings.trusted_proxies),
+        nearest=NearestRules([r for r in rules if r.policy.action is Action.ALLOW and not r.policy.dry_run]),
     )
 
 
-def _speaks_to(policy: AuthorizationPolicy, workload: Workload, settings: PolicySettings) -> bool:
+def _told(faults: list[Fault]) -> list[Fault]:
+    """Put faults in order; of too many the first are told, and how many there are besides."""
+    told, more = sorted(faults)[:MAX_TOLD], len(faults) - MAX_TOLD
+    if more > 0:
+        message = f"{more} further faults, in this file and behind it, are not listed"
+        told.append(Fault(file=told[-1].file, message=message, hint="mend those above first"))
+    return told
+
+
+def _authentication(
+    policies: Iterable[RequestAuthentication], workload: Workload, settings: PolicySettings
+) -> Authentication | None:
+    """Join the token rules of all that select the workload, in the order of decisions."""
+    selecting = sorted((policy for policy in policies if _speaks_to(policy, workload, settings)), key=_order)
+    rules = [rule for policy in selecting for rule in policy.rules]
+    return Authentication(rules) if rules else None
+
+
+def _order(policy: AuthorizationPolicy | RequestAuthentication) -> tuple[str, str, str, int]:
+    return policy.namespace, policy.name, policy.origin.file, policy.origin.document
+
+
+def _speaks_to(
+    policy: AuthorizationPolicy | RequestAuthentication, workload: Workload, settings: PolicySettings
+) -> bool:
     in_scope = policy.namespace in (settings.root_namespace, workload.namespace)
     return in_scope and selects(policy.selector, workload.labels)
 
 
-def _compile_rules(policies: Iterable[AuthorizationPolicy], trust_domains: tuple[str, ...]) -> tuple[PolicyRule, ...]:
+def _compile_rules(
+    policies: Iterable[AuthorizationPolicy], trust_domains: tuple[str, ...], trusted_proxies: int
+) -> tuple[PolicyRule, ...]:
     places = [(policy, index) for policy in policies for index in range(len(policy.rules))]
-    return tuple(PolicyRule(policy, index, order, trust_domains) for order, (policy, index) in enumerate(places))
-
-
-def _any_clause(rules: Iterable[PolicyRule], wanted: Callable[[Clause], bool]) -> bool:
-    return any(wanted(clause) for rule in rules for clause in rule.rule.clauses())
+    return tuple(
+        PolicyRule(policy, index, order, trust_domains, trusted_proxies) for order, (policy, index) in enumerate(places)
+    )
 
 
 def _tables(rules: tuple[PolicyRule, ...], *, opaque: bool) -> Tables:
@@ -159,7 +196,7 @@ def _lost_conditions(rules: Iterable[PolicyRule], tcp_ports: Collection[int]) ->
     return faults
 
 
-def _digest(files: Mapping[str, bytes]) -> str:
+def digest_of(files: Mapping[str, bytes]) -> str:
     """Digest names and contents, each behind its length, so that no two sets of files share a text."""
     digest = hashlib.sha256()
     for name, content in files.items():

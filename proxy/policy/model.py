@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from certs.spiffe import TrustDomain
+from proxy.authn.rules import JwtRule
 
 
 class PolicyDefault(enum.Enum):
@@ -44,10 +45,16 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
-    """What the configuration says about policy."""
+    """What the configuration says about policy.
+
+    `trusted_proxies` is how many addresses at the end of x-forwarded-for were written by proxies of ours; 0 means that
+    the header is not looked at. `jwks_allow_loopback` admits http and loopback as `jwksUri`.
+    """
 
     default: PolicyDefault
     root_namespace: str = "istio-system"
+    trusted_proxies: int = 0
+    jwks_allow_loopback: bool = False
 
 
 class Action(enum.Enum):
@@ -64,18 +71,31 @@ class Attribute(enum.Enum):
     PRINCIPAL = "principal"
     NAMESPACE = "namespace"
     SERVICE_ACCOUNT = "service account"
+    TRUST_DOMAIN = "trust domain"
     SOURCE_IP = "source address"
+    REMOTE_IP = "remote address"
+    DESTINATION_IP = "destination address"
     PORT = "port"
+    SNI = "server name"
     HOST = "host"
     METHOD = "method"
     PATH = "path"
     HEADER = "header"
+    REQUEST_PRINCIPAL = "request principal"
+    AUDIENCES = "audiences"
+    PRESENTER = "presenter"
+    CLAIM = "claim"
 
 
-HTTP_ONLY: Final = frozenset({Attribute.HOST, Attribute.METHOD, Attribute.PATH, Attribute.HEADER})
+TOKEN: Final = frozenset({Attribute.REQUEST_PRINCIPAL, Attribute.AUDIENCES, Attribute.PRESENTER, Attribute.CLAIM})
+"""What a request without a verified token lacks."""
+
+HTTP_ONLY: Final = TOKEN | {Attribute.HOST, Attribute.METHOD, Attribute.PATH, Attribute.HEADER}
 """What exists only inside HTTP: an opaque connection has none of it."""
 
-IDENTITY: Final = frozenset({Attribute.PRINCIPAL, Attribute.NAMESPACE, Attribute.SERVICE_ACCOUNT})
+IDENTITY: Final = frozenset(
+    {Attribute.PRINCIPAL, Attribute.NAMESPACE, Attribute.SERVICE_ACCOUNT, Attribute.TRUST_DOMAIN}
+)
 """What a peer without a certificate lacks."""
 
 
@@ -84,7 +104,8 @@ class Clause:
     """One list of values that one attribute must match, or must not match when `negated`.
 
     `name` is the field as written (`notPaths`, `request.headers[x-role]`), `header` the lower-case header name of a
-    HEADER clause, `line` and `column` the place of the field.
+    HEADER clause, `claim` the way to the claim of a CLAIM clause (`request.auth.claims[a][b]`: ("a", "b")), `line` and
+    `column` the place of the field.
     """
 
     attribute: Attribute
@@ -94,6 +115,7 @@ class Clause:
     line: int
     column: int
     header: str = ""
+    claim: tuple[str, ...] = ()
 
     @property
     def is_http(self) -> bool:
@@ -167,11 +189,23 @@ class PeerAuthentication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAuthentication:
+    """One RequestAuthentication: whose tokens count; all that select a workload hold together."""
+
+    namespace: str
+    name: str
+    origin: Origin
+    rules: tuple[JwtRule, ...]
+    selector: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
     """Everything that a directory of policy files says, in the order of (file name, document)."""
 
     authorization: tuple[AuthorizationPolicy, ...]
     peer_authentication: tuple[PeerAuthentication, ...]
+    request_authentication: tuple[RequestAuthentication, ...] = ()
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Principals of policies under trust-domain aliases.
+"""Principals and trust domains of policies under trust-domain aliases.
 
 A mesh that changes the name of its trust domain keeps the old names as aliases, and its policies go on to mean the
 same workloads. `cluster.local` always means the mesh's own trust domain, whatever that is called.
@@ -30,6 +30,20 @@ def expand_aliases(values: Iterable[str], trust_domains: tuple[str, ...]) -> tup
             # `*-td` matches this trust domain as it stands, and perhaps the others too
             keeps = trust_domain.startswith("*") and own.endswith(trust_domain[1:])
             expanded[value if keeps else f"{own}/{rest}"] = None
+    return tuple(expanded)
+
+
+def expand_trust_domains(values: Iterable[str], trust_domains: tuple[str, ...]) -> tuple[str, ...]:
+    """Let a trust domain of the mesh stand for all of them; any other value stays as it is, stars included.
+
+    Unlike in a principal, `cluster.local` is a name like any other here, as in Istio.
+
+    >>> expand_trust_domains(["old.example", "far.example"], ("new.example", "old.example"))
+    ('new.example', 'old.example', 'far.example')
+    """
+    expanded: dict[str, None] = {}
+    for value in values:
+        expanded |= dict.fromkeys(trust_domains if value in trust_domains else (value,))
     return tuple(expanded)
 
 

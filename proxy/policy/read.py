@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from proxy.documents import Checker, Node, did_you_mean, parse, quoted
+from proxy.documents import Checker, Node, did_you_mean, nearest, parse, quoted
 from proxy.errors import Fault
 from proxy.policy.model import (
     Action,
@@ -21,11 +21,14 @@ from proxy.policy.model import (
     PeerAuthentication,
     PolicySet,
     PolicySettings,
+    RequestAuthentication,
     Workload,
 )
+from proxy.policy.read_rules import HOMES as HOMES_OF_RULES
 from proxy.policy.read_rules import RulesReader
+from proxy.policy.read_tokens import HOMES as HOMES_OF_TOKENS
+from proxy.policy.read_tokens import TokensReader
 
-SUFFIXES: Final = (".yaml", ".yml", ".json")
 GROUP: Final = "security.istio.io"
 API_VERSIONS: Final = (f"{GROUP}/v1", f"{GROUP}/v1beta1")
 KINDS: Final = ("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication")
@@ -51,6 +54,21 @@ _METADATA_KEYS: Final = (
     "selfLink",
     "uid",
 )
+_AUTHORIZATION_KEYS: Final = ("selector", "targetRef", "targetRefs", "action", "provider", "rules")
+_PEER_KEYS: Final = ("selector", "mtls", "portLevelMtls")
+_REQUEST_KEYS: Final = ("selector", "targetRef", "targetRefs", "jwtRules")
+_HOMES: Final[Mapping[str, str]] = MappingProxyType(
+    HOMES_OF_RULES
+    | HOMES_OF_TOKENS
+    | dict.fromkeys(("name", "namespace", "annotations", "labels"), "`metadata`")
+    | dict.fromkeys(_AUTHORIZATION_KEYS, "`spec` of an AuthorizationPolicy")
+    | dict.fromkeys(_PEER_KEYS, "`spec` of a PeerAuthentication")
+    | dict.fromkeys(_REQUEST_KEYS, "`spec` of a RequestAuthentication")
+    | dict.fromkeys(("apiVersion", "kind", "metadata", "spec"), "the document itself, not indented")
+    | {"selector": "`spec`", "matchLabels": "`spec.selector`", "mode": "`spec.mtls` of a PeerAuthentication"}
+)
+"""Where each key belongs, for those who indent too little or too much."""
+
 # Other projects have a kind of the same name; theirs is no mistake.
 _FOREIGN_GROUPS: Final = ("policy.linkerd.io", "projectcalico.org", "cilium.io", "consul.hashicorp.com")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\Z")  # RFC 1123 subdomain, as Kubernetes wants it
@@ -59,42 +77,48 @@ _TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
 
 
-def takes_file(name: str) -> bool:
-    """Say whether a file of a policy directory is read."""
-    return name.endswith(SUFFIXES) and not name.startswith(".")
-
-
 def read_files(
     files: Mapping[str, bytes], workload: Workload, settings: PolicySettings
 ) -> tuple[PolicySet, list[Fault], list[Fault]]:
     """Read every policy file in the order of names; returns the set, the faults and the warnings."""
     authorization: list[AuthorizationPolicy] = []
     peer_authentication: list[PeerAuthentication] = []
+    request_authentication: list[RequestAuthentication] = []
     faults: list[Fault] = []
     warnings: list[Fault] = []
-    for file in sorted(name for name in files if takes_file(name)):
+    for file in sorted(files):
         documents, syntax = parse(files[file], file)
         reader = _FileReader(file, workload, settings)
         for i, document in enumerate(documents):
             for policy in reader.document(document, i):
-                if isinstance(policy, AuthorizationPolicy):
-                    authorization.append(policy)
-                else:
-                    peer_authentication.append(policy)
+                match policy:
+                    case AuthorizationPolicy():
+                        authorization.append(policy)
+                    case PeerAuthentication():
+                        peer_authentication.append(policy)
+                    case RequestAuthentication():
+                        request_authentication.append(policy)
         faults += syntax
         faults += reader.checker.faults
         warnings += reader.checker.warnings
-    policies = PolicySet(authorization=tuple(authorization), peer_authentication=tuple(peer_authentication))
+    policies = PolicySet(
+        authorization=tuple(authorization),
+        peer_authentication=tuple(peer_authentication),
+        request_authentication=tuple(request_authentication),
+    )
     return policies, faults, warnings
+
+
+Policy = AuthorizationPolicy | PeerAuthentication | RequestAuthentication
 
 
 class _FileReader:
     def __init__(self, file: str, workload: Workload, settings: PolicySettings) -> None:
-        self.checker = Checker(file)
+        self.checker = Checker(file, _HOMES)
         self._workload = workload
         self._settings = settings
 
-    def document(self, node: Node, index: int) -> Iterator[AuthorizationPolicy | PeerAuthentication]:
+    def document(self, node: Node, index: int) -> Iterator[Policy]:
         """Read one document, which may be a List of others."""
         if node.value is None:
             return
@@ -105,7 +129,10 @@ class _FileReader:
         kind = self.checker.string(fields.get("kind"), "kind")
         if "kind" not in fields or "apiVersion" not in fields:
             missing = "kind" if "kind" not in fields else "apiVersion"
-            self.checker.fault(node, f"the document lacks `{missing}`")
+            near = nearest(missing, [key for key in fields if len(key) <= 2 * len(missing)][:64])
+            example = API_VERSIONS[0] if missing == "apiVersion" else KINDS[0]
+            hint = f"rename the key {quoted(near)}" if near else f"write `{missing}: {example}`, for example"
+            self.checker.fault(node, f"the document lacks `{missing}`", hint)
             return
         if kind in _LISTS:
             self.checker.mapping(node, kind, ("apiVersion", "kind", "metadata", "items"), required=("items",))
@@ -134,14 +161,12 @@ class _FileReader:
                 self.checker.fault(node.at("apiVersion"), message, f"write {' or '.join(API_VERSIONS)}")
                 return False
             return True
-        self.checker.warning(node.at("kind"), f"a {quoted(kind)} of {quoted(version)} is no policy: skipped")
+        message = f"a {quoted(kind)} of {quoted(version)} is no policy: skipped"
+        self.checker.warning(node.at("kind"), message, code="RM0506")
         return False
 
-    def _policy(self, node: Node, kind: str, index: int) -> AuthorizationPolicy | PeerAuthentication | None:
+    def _policy(self, node: Node, kind: str, index: int) -> Policy | None:
         fields = self.checker.mapping(node, kind, _DOCUMENT_KEYS, required=("metadata", "spec"))
-        if kind == "RequestAuthentication":
-            self.checker.fault(node.at("kind"), "RequestAuthentication is not supported yet", "remove the document")
-            return None
         metadata = self.checker.mapping(fields.get("metadata"), "metadata", _METADATA_KEYS, required=("name",))
         name = self._name(metadata.get("name"), "metadata.name", "")
         namespace = self._name(metadata.get("namespace"), "metadata.namespace", self._workload.namespace)
@@ -151,6 +176,8 @@ class _FileReader:
             return None
         if kind == "PeerAuthentication":
             return self._peer_authentication(spec, namespace, name, origin)
+        if kind == "RequestAuthentication":
+            return self._request_authentication(spec, namespace, name, origin)
         return self._authorization(spec, namespace, name, origin, self._dry_run(metadata.get("annotations")))
 
     def _name(self, node: Node | None, where: str, default: str) -> str:
@@ -175,19 +202,19 @@ class _FileReader:
         for key, value in labels.items():
             place = labels_node.at(key) if labels_node is not None else (0, 0)
             if not key:
-                self.checker.fault(place, "a label of the selector has no name")
+                self.checker.fault(place, "a label of the selector has no name", "write it as name: value")
             elif "*" in key or "*" in value:
                 self.checker.fault(place, f"the label {quoted(key)} has a star", "labels are compared exactly")
         if node is not None and not labels:
-            self.checker.warning(node, "an empty selector takes every workload in scope", "leave it out to say so")
+            hint = "leave it out to say so"
+            self.checker.warning(node, "an empty selector takes every workload in scope", hint, "RM0508")
         return MappingProxyType(labels)
 
     def _authorization(
         self, spec: Node, namespace: str, name: str, origin: Origin, dry_run: bool
     ) -> AuthorizationPolicy | None:
         checker = self.checker
-        known = ("selector", "targetRef", "targetRefs", "action", "provider", "rules")
-        fields = checker.mapping(spec, "spec", known)
+        fields = checker.mapping(spec, "spec", _AUTHORIZATION_KEYS)
         target = fields.get("targetRefs") or fields.get("targetRef")
         if target is not None:
             self._target(spec, target, fields, name)
@@ -207,11 +234,12 @@ class _FileReader:
 
     def _target(self, spec: Node, target: Node, fields: dict[str, Node], name: str) -> None:
         if "selector" in fields:
-            self.checker.fault(spec.at("selector"), "`selector` and `targetRefs` exclude each other")
+            message = "`selector` and `targetRefs` exclude each other"
+            self.checker.fault(spec.at("selector"), message, "keep `selector` to speak to workloads")
         if isinstance(target.value, list) and len(target.value) > MAX_TARGETS:
             self.checker.fault(target, f"more than {MAX_TARGETS} targetRefs", "split the policy")
         message = f"the policy {quoted(name)} has targetRefs and so speaks to gateways: skipped"
-        self.checker.warning(target, message, "use `selector` to speak to workloads")
+        self.checker.warning(target, message, "use `selector` to speak to workloads", "RM0507")
 
     def _action(self, node: Node | None) -> Action:
         if node is not None and node.value == "CUSTOM":
@@ -221,7 +249,7 @@ class _FileReader:
 
     def _peer_authentication(self, spec: Node, namespace: str, name: str, origin: Origin) -> PeerAuthentication:
         checker = self.checker
-        fields = checker.mapping(spec, "spec", ("selector", "mtls", "portLevelMtls"))
+        fields = checker.mapping(spec, "spec", _PEER_KEYS)
         selector = self._selector(fields.get("selector"))
         ports_node = fields.get("portLevelMtls")
         ports: dict[int, MtlsMode] = {}
@@ -246,9 +274,27 @@ class _FileReader:
             selector=selector,
         )
 
+    def _request_authentication(
+        self, spec: Node, namespace: str, name: str, origin: Origin
+    ) -> RequestAuthentication | None:
+        checker = self.checker
+        fields = checker.mapping(spec, "spec", _REQUEST_KEYS)
+        rules = TokensReader(checker, self._settings).read(fields.get("jwtRules"))
+        target = fields.get("targetRefs") or fields.get("targetRef")
+        if target is not None:
+            self._target(spec, target, fields, name)
+            return None
+        if not rules:
+            message = "a RequestAuthentication without `jwtRules` asks for nothing"
+            checker.warning(spec, message, "write `jwtRules`", "RM0706")
+        return RequestAuthentication(
+            namespace=namespace,
+            name=name,
+            origin=origin,
+            rules=rules,
+            selector=self._selector(fields.get("selector")),
+        )
+
     def _mode(self, node: Node | None, where: str) -> MtlsMode:
         mode = self.checker.mapping(node, where, ("mode",)).get("mode")
-        word = self.checker.choice(mode, f"{where}.mode", [known.value for known in MtlsMode], "UNSET")
-        if mode is not None and word in (MtlsMode.DISABLE.value, MtlsMode.PERMISSIVE.value):
-            self.checker.fault(mode, f"the mode {word} is not supported yet", "write STRICT")
-        return MtlsMode(word)
+        return MtlsMode(self.checker.choice(mode, f"{where}.mode", [known.value for known in MtlsMode], "UNSET"))

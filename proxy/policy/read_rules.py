@@ -1,8 +1,7 @@
 """Nodes -> the rules of an AuthorizationPolicy.
 
 The same few shapes repeat: a list of alternatives, each a mapping with fields, each field a list of values. What the
-language knows and this version does not judge is refused by name; what it does not know at all is refused with the
-nearest known name.
+language does not know is refused with the nearest known name.
 """
 
 from __future__ import annotations
@@ -21,7 +20,10 @@ _SOURCE: Final = {
     "principals": Attribute.PRINCIPAL,
     "namespaces": Attribute.NAMESPACE,
     "serviceAccounts": Attribute.SERVICE_ACCOUNT,
+    "trustDomains": Attribute.TRUST_DOMAIN,
     "ipBlocks": Attribute.SOURCE_IP,
+    "remoteIpBlocks": Attribute.REMOTE_IP,
+    "requestPrincipals": Attribute.REQUEST_PRINCIPAL,
 }
 _OPERATION: Final = {
     "hosts": Attribute.HOST,
@@ -29,7 +31,6 @@ _OPERATION: Final = {
     "paths": Attribute.PATH,
     "ports": Attribute.PORT,
 }
-_NOT_BUILT: Final = ("requestPrincipals", "remoteIpBlocks", "trustDomains")
 
 
 def _negative(field: str) -> str:
@@ -42,7 +43,16 @@ _FIELDS: Final = {
     "operation": {name: (attribute, False) for name, attribute in _OPERATION.items()}
     | {_negative(name): (attribute, True) for name, attribute in _OPERATION.items()},
 }
-_REFUSED: Final = frozenset({*_NOT_BUILT, *(_negative(name) for name in _NOT_BUILT)})
+
+_WHEN: Final = ("key", "values", "notValues")
+HOMES: Final = (
+    dict.fromkeys(_FIELDS["source"], "`source` of an item of `from`")
+    | dict.fromkeys(_FIELDS["operation"], "`operation` of an item of `to`")
+    | dict.fromkeys(_WHEN, "an item of `when`")
+    | dict.fromkeys(("from", "to", "when"), "an item of `rules`")
+    | {"source": "an item of `from`", "operation": "an item of `to`"}
+)
+"""Where each key of a rule belongs, for those who wrote it elsewhere."""
 
 
 class RulesReader:
@@ -90,15 +100,12 @@ class RulesReader:
         if inner is None:
             return ()
         where = f"{where}.{kind}"
-        fields = checker.mapping(inner, where, (*_FIELDS[kind], *(_REFUSED if kind == "source" else ())))
+        fields = checker.mapping(inner, where, tuple(_FIELDS[kind]))
         if inner.value == {}:
             hint = f"write a field, or leave out `{'from' if kind == 'source' else 'to'}` to match any"
             checker.fault(inner, f"`{where}` is empty", hint)
         clauses: list[Clause] = []
         for name, field in fields.items():
-            if name in _REFUSED:
-                checker.fault(inner.at(name), f"`{name}` is not supported yet")
-                continue
             attribute, negated = _FIELDS[kind][name]
             values = self._values(field, f"{where}.{name}", Key(attribute))
             if values:
@@ -120,7 +127,7 @@ class RulesReader:
 
     def _condition(self, node: Node, where: str) -> list[Clause]:
         checker = self._checker
-        fields = checker.mapping(node, where, ("key", "values", "notValues"), required=("key",))
+        fields = checker.mapping(node, where, _WHEN, required=("key",))
         key_node = fields.get("key")
         text = checker.string(key_node, f"{where}.key")
         key = parse_key(text) if text else None
@@ -144,17 +151,20 @@ class RulesReader:
                         line=line,
                         column=column,
                         header=key.header,
+                        claim=key.claim,
                     )
                 )
         return clauses
 
     def _values(self, node: Node | None, where: str, key: Key | None) -> tuple[str, ...]:
         checker = self._checker
-        items = checker.sequence(node, where)
+        items = checker.sequence(node, where, of_text=True)
         if node is not None and node.value == []:
-            checker.warning(node, f"`{where}` is an empty list and restricts nothing", "write values, or leave it out")
+            message = f"`{where}` is an empty list and restricts nothing"
+            checker.warning(node, message, "write values, or leave it out", "RM0505")
         if key is not None and key.attribute is Attribute.SERVICE_ACCOUNT and len(items) > MAX_SERVICE_ACCOUNTS:
-            checker.fault(items[MAX_SERVICE_ACCOUNTS], f"more than {MAX_SERVICE_ACCOUNTS} values in `{where}`")
+            message = f"more than {MAX_SERVICE_ACCOUNTS} values in `{where}`"
+            checker.fault(items[MAX_SERVICE_ACCOUNTS], message, "write the others in an item of their own")
         values: list[str] = []
         for i, item in enumerate(items):
             value = checker.string(item, f"{where}[{i}]")

@@ -11,9 +11,10 @@ decide silently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from proxy.policy.facts import CompiledClause, Facts, Test
+from proxy.policy.clauses import CompiledClause, Test
+from proxy.policy.facts import Facts
 from proxy.policy.model import Action, Attribute, AuthorizationPolicy, Clause
 
 Alternative = tuple[CompiledClause, ...]
@@ -24,9 +25,16 @@ class PolicyRule:
 
     __slots__ = ("conditions", "id", "is_http", "operations", "order", "policy", "rule", "size", "sources")
 
-    def __init__(self, policy: AuthorizationPolicy, index: int, order: int, trust_domains: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        policy: AuthorizationPolicy,
+        index: int,
+        order: int,
+        trust_domains: tuple[str, ...],
+        trusted_proxies: int = 0,
+    ) -> None:
         def compiled(clauses: Iterable[Clause]) -> Alternative:
-            return tuple(CompiledClause(clause, trust_domains) for clause in clauses)
+            return tuple(CompiledClause(clause, trust_domains, trusted_proxies) for clause in clauses)
 
         rule = policy.rules[index]
         self.policy = policy
@@ -55,17 +63,18 @@ class PortRule:
         self,
         rule: PolicyRule,
         conditions: Alternative,
+        sources: tuple[Alternative, ...],
         operations: tuple[Alternative, ...],
         loses_http: bool = False,
     ) -> None:
         self.rule = rule
-        self.order = rule.order
+        self.order = 2 * rule.order + loses_http  # of one rule, what can be judged whole counts first
         self.loses_http = loses_http
-        self.sources = rule.sources
+        self.sources = sources
         self.operations = operations
         self.conditions = conditions
         tests: list[Test] = [clause.test for clause in conditions]
-        for alternatives in (rule.sources, operations):
+        for alternatives in (sources, operations):
             if len(alternatives) == 1:
                 tests += [clause.test for clause in alternatives[0]]
             elif alternatives:
@@ -99,24 +108,27 @@ def narrow(rule: PolicyRule, port: int | None, *, opaque: bool) -> list[PortRule
     """Narrow a rule to a port, for HTTP or for an opaque connection; None keeps the port clauses as tests.
 
     The result is empty when the rule cannot match there. On an opaque connection a DENY or AUDIT rule may come out
-    as two: the alternatives that can be judged whole, and those that lose HTTP conditions.
+    as two: the alternatives that can be judged whole, and all of them without their HTTP conditions.
     """
     conditions = _narrowed(rule.conditions, port)
     operations = [left for each in rule.operations if (left := _narrowed(each, port)) is not None]
     if conditions is None or (rule.operations and not operations):
         return []
-    if not opaque:
-        return [PortRule(rule, conditions, _or_any(operations))]
+    if not opaque or not rule.is_http:
+        return [PortRule(rule, conditions, rule.sources, _or_any(operations))]
     if rule.policy.action is Action.ALLOW:
-        return [] if rule.is_http else [PortRule(rule, conditions, _or_any(operations))]
-    whole = [each for each in operations if not _looks_at_http(each)]
-    losing = [_without_http(each) for each in operations if _looks_at_http(each)]
+        return []
+    narrowed: list[PortRule] = []
     plain = _without_http(conditions)
-    if _looks_at_http(conditions):
-        return [PortRule(rule, plain, _or_any(whole + losing), loses_http=True)]
-    narrowed = [] if rule.operations and not whole else [PortRule(rule, plain, _or_any(whole))]
-    if losing:
-        narrowed.append(PortRule(rule, plain, _or_any(losing), loses_http=True))
+    whole_sources = [each for each in rule.sources if not _looks_at_http(each)]
+    whole_operations = [each for each in operations if not _looks_at_http(each)]
+    is_judged = not _looks_at_http(conditions)
+    if is_judged and (whole_sources or not rule.sources) and (whole_operations or not operations):
+        narrowed.append(PortRule(rule, plain, _or_any(whole_sources), _or_any(whole_operations)))
+    if not is_judged or len(whole_sources) < len(rule.sources) or len(whole_operations) < len(operations):
+        sources = _or_any([_without_http(each) for each in rule.sources])
+        losing = _or_any([_without_http(each) for each in operations])
+        narrowed.append(PortRule(rule, plain, sources, losing, loses_http=True))
     return narrowed
 
 
@@ -131,14 +143,14 @@ def _narrowed(clauses: Alternative, port: int | None) -> Alternative | None:
     return tuple(clause for clause in clauses if clause.clause.attribute is not Attribute.PORT)
 
 
-def _or_any(operations: list[Alternative]) -> tuple[Alternative, ...]:
+def _or_any(alternatives: Sequence[Alternative]) -> tuple[Alternative, ...]:
     """Drop all alternatives when one of them is without clauses: it matches everything."""
-    return tuple(operations) if all(operations) else ()
+    return tuple(alternatives) if all(alternatives) else ()
 
 
 def _looks_at_http(clauses: Alternative) -> bool:
-    return any(clause.clause.is_http for clause in clauses)
+    return any(clause.is_http for clause in clauses)
 
 
 def _without_http(clauses: Alternative) -> Alternative:
-    return tuple(clause for clause in clauses if not clause.clause.is_http)
+    return tuple(clause for clause in clauses if not clause.is_http)

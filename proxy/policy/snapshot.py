@@ -17,19 +17,28 @@ answered with the same name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from proxy.authn import Authentication
 from proxy.errors import Fault, Reason
 from proxy.policy import explain
 from proxy.policy.facts import Facts
-from proxy.policy.model import PolicyDefault
+from proxy.policy.kept import Kept
+from proxy.policy.model import IDENTITY, TOKEN, Attribute, AuthorizationPolicy, MtlsMode, PolicyDefault
+from proxy.policy.nearest import NearestRules
 from proxy.policy.peers import PeerModes
 from proxy.policy.rules import PolicyRule
 from proxy.policy.table import RuleTable
 from proxy.types import ConnectionAttributes, Denial, Generation, PeerIdentity, Permit, RequestAttributes
 
 NO_RULE = "none"
+
+CACHED: Final = IDENTITY | {Attribute.PORT, Attribute.HOST, Attribute.METHOD, Attribute.PATH}
+"""What a remembered decision is remembered by. Addresses and the server name are those of one connection, header lines
+and the token those of one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,11 @@ class Tables:
 class PolicySnapshot:
     """One policy set, compiled for one workload; made by `load`.
 
-    `source_digest` is the SHA-256 of the files, `warnings` what lint has to say. A decision depends on the peer, the
-    port, the method, the path and the host; on the source address too when `looks_at_source_ip`, and on header lines
-    when `looks_at_headers`. With neither it is `cacheable` by the first five.
+    `source_digest` is the SHA-256 of the files, `warnings` what lint has to say. `policies` are those that select the
+    workload, in the order of decisions, and `rules` all of their rules; `nearest` finds those that a denied call came
+    near. `authentication` judges tokens, None when no RequestAuthentication selects the workload. `looks_at` says what
+    a decision depends on: it is `cacheable` when that is no more than peer, port, method, path and host. The permit of
+    a request with a token ends with the token all the same. `kept` says what of a denied call is kept.
     """
 
     generation: Generation
@@ -75,17 +86,41 @@ class PolicySnapshot:
     default: PolicyDefault
     has_allow: bool
     has_shadow_allow: bool
-    looks_at_headers: bool
-    looks_at_source_ip: bool
+    looks_at: frozenset[Attribute]
+    trusted_proxies: int
+    cacheable: bool
     modes: PeerModes = field(repr=False)
     http: Tables = field(repr=False)
     opaque: Tables = field(repr=False)
-    allow_rules: tuple[PolicyRule, ...] = field(repr=False)
+    policies: tuple[AuthorizationPolicy, ...] = field(repr=False)
+    rules: tuple[PolicyRule, ...] = field(repr=False)
+    authentication: Authentication | None = field(repr=False)
+    nearest: NearestRules = field(repr=False)
+    kept: Kept = field(repr=False)
 
     @property
-    def cacheable(self) -> bool:
-        """Say whether a decision depends on nothing but peer, port, method, path and host."""
-        return not (self.looks_at_headers or self.looks_at_source_ip)
+    def allow_rules(self) -> tuple[PolicyRule, ...]:
+        """The rules that can allow: those of enforced ALLOW policies."""
+        return self.nearest.rules
+
+    @property
+    def looks_at_headers(self) -> bool:
+        """Say whether a decision depends on header lines, x-forwarded-for of trusted proxies among them."""
+        return Attribute.HEADER in self.looks_at or (Attribute.REMOTE_IP in self.looks_at and self.trusted_proxies > 0)
+
+    @property
+    def looks_at_source_ip(self) -> bool:
+        """Say whether a decision depends on the address of the peer, also where it stands for the remote address."""
+        return not self.looks_at.isdisjoint((Attribute.SOURCE_IP, Attribute.REMOTE_IP))
+
+    @property
+    def looks_at_token(self) -> bool:
+        """Say whether a decision depends on the verified token of the request."""
+        return not self.looks_at.isdisjoint(TOKEN)
+
+    def mode(self, port: int) -> MtlsMode:
+        """Say which mode of PeerAuthentication holds on a workload port."""
+        return self.modes.at(port)
 
     def requires_mtls(self, port: int) -> bool:
         """Say whether PeerAuthentication refuses peers without a verified certificate on this workload port."""
@@ -137,11 +172,12 @@ class PolicySnapshot:
                 generation=self.generation,
                 explanation=sentence(denying.rule, facts),
                 audited=audited,
+                asked=self.kept.of(facts),
             )
         if not self.has_allow:
             return self._by_default(facts, audited)
         if tables.allow is not None and (allowing := tables.allow.first(facts)) is not None:
-            return Permit(peer=facts.peer, rule=allowing.rule.id, generation=self.generation, audited=audited)
+            return self._permit(facts, allowing.rule.id, audited)
         return self._no_rule(facts, Reason.DENIED_BY_POLICY, explain.no_rule(facts), audited)
 
     def _by_default(self, facts: Facts, audited: tuple[str, ...]) -> Permit | Denial:
@@ -157,19 +193,29 @@ class PolicySnapshot:
             case PolicyDefault.DENY:
                 allowed = False
         if allowed:
-            rule = f"default[{default.value}]"
-            return Permit(peer=facts.peer, rule=rule, generation=self.generation, audited=audited)
+            return self._permit(facts, f"default[{default.value}]", audited)
         sentence = explain.by_default(facts, default.value)
         return self._no_rule(facts, Reason.DENIED_BY_DEFAULT, sentence, audited)
 
+    def _permit(self, facts: Facts, rule: str, audited: tuple[str, ...]) -> Permit:
+        token = facts.token
+        return Permit(
+            peer=facts.peer,
+            rule=rule,
+            generation=self.generation,
+            audited=audited,
+            expires_at=token.expires_at if token is not None else math.inf,
+        )
+
     def _without_mtls(self, facts: Facts, audited: tuple[str, ...]) -> Denial:
-        sentence = explain.without_mtls(facts, self.modes.source)
+        sentence = explain.without_mtls(facts, self.modes.said_by(facts.connection.destination_port))
         return Denial(
             reason=Reason.CERTIFICATE_REQUIRED,
             rule=NO_RULE,
             generation=self.generation,
             explanation=sentence,
             audited=audited,
+            asked=self.kept.of(facts),
         )
 
     def _no_rule(self, facts: Facts, reason: Reason, sentence: str, audited: tuple[str, ...]) -> Denial:
@@ -178,8 +224,9 @@ class PolicySnapshot:
             rule=NO_RULE,
             generation=self.generation,
             explanation=sentence,
-            nearest_miss=explain.nearest_miss(self.allow_rules, facts),
+            nearest_miss=explain.nearest_miss(self.nearest, facts),
             audited=audited,
+            asked=self.kept.of(facts),
         )
 
     def _audited(self, facts: Facts, tables: PortTables) -> tuple[str, ...]:

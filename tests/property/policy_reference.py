@@ -26,6 +26,9 @@ class Call:
     path: str = "/"
     host: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    destination_ip: str = "10.0.0.8"
+    sni: str = ""
+    claims: Document | None = None  # of a verified token; None is a request without one
 
     @property
     def is_http(self) -> bool:
@@ -40,13 +43,24 @@ class World:
     labels: Mapping[str, str]
     trust_domains: tuple[str, ...]
     default: str
+    trusted_proxies: int = 0
 
 
 class Unknown(Exception):
     """The clause looks at HTTP and there is none."""
 
 
-HTTP_FIELDS = ("hosts", "methods", "paths")
+HTTP_FIELDS = ("hosts", "methods", "paths", "requestPrincipals")
+FIELDS_OF_KEYS = {
+    "source.ip": "ipBlocks",
+    "source.namespace": "namespaces",
+    "source.principal": "principals",
+    "source.serviceAccount": "serviceAccounts",
+    "source.trustDomain": "trustDomains",
+    "remote.ip": "remoteIpBlocks",
+    "request.auth.principal": "requestPrincipals",
+    "destination.port": "ports",
+}
 
 
 def evaluate(policies: Sequence[Document], world: World, call: Call) -> bool:
@@ -89,8 +103,9 @@ def _selects(policy: Document, world: World) -> bool:
 
 def _mentions_http(rule: Document) -> bool:
     fields = {key for item in rule.get("to", []) for key in item["operation"]}
+    fields |= {key for item in rule.get("from", []) for key in item["source"]}
     keys = [item["key"] for item in rule.get("when", [])]
-    negatives = {f"not{name.capitalize()}" for name in HTTP_FIELDS}
+    negatives = {f"not{name[0].upper()}{name[1:]}" for name in HTTP_FIELDS}
     return bool(fields & {*HTTP_FIELDS, *negatives}) or any(key.startswith("request.") for key in keys)
 
 
@@ -113,7 +128,10 @@ def _matches(rule: Document, policy: Document, world: World, call: Call, *, unkn
             "principals",
             "namespaces",
             "serviceAccounts",
+            "trustDomains",
             "ipBlocks",
+            "remoteIpBlocks",
+            "requestPrincipals",
             "hosts",
             "methods",
             "paths",
@@ -127,13 +145,7 @@ def _matches(rule: Document, policy: Document, world: World, call: Call, *, unkn
 
     def condition(item: Document) -> bool:
         key: str = item["key"]
-        name = {
-            "source.ip": "ipBlocks",
-            "source.namespace": "namespaces",
-            "source.principal": "principals",
-            "source.serviceAccount": "serviceAccounts",
-            "destination.port": "ports",
-        }.get(key, key)
+        name = FIELDS_OF_KEYS.get(key, key)
         return field(name, item.get("values", []), item.get("notValues", []))
 
     from_holds = "from" not in rule or any(all_fields(item["source"]) for item in rule["from"])
@@ -159,8 +171,17 @@ def _one(name: str, value: str, policy: Document, world: World, call: Call) -> b
         case "serviceAccounts":
             full = value if "/" in value else f"{policy['metadata']['namespace']}/{value}"
             return is_account and full == f"{parts[2]}/{parts[4]}"
+        case "trustDomains":
+            values = world.trust_domains if value in world.trust_domains else (value,)
+            return call.principal is not None and any(_form(each, parts[0]) for each in values)
         case "ipBlocks":
-            return ipaddress.ip_address(call.ip) in ipaddress.ip_network(value, strict=False)
+            return _in_block(value, call.ip)
+        case "remoteIpBlocks":
+            return _in_block(value, _remote_ip(world, call))
+        case "destination.ip":
+            return _in_block(value, call.destination_ip)
+        case "connection.sni":
+            return call.sni != "" and _form(value, call.sni)
         case "ports":
             return int(value) == call.port
     if not call.is_http:
@@ -172,6 +193,17 @@ def _one(name: str, value: str, policy: Document, world: World, call: Call) -> b
             return _form(value, call.method or "")
         case "paths":
             return _template(value, call.path) if "{*}" in value or "{**}" in value else _form(value, call.path)
+        case "requestPrincipals":
+            return call.claims is not None and _request_principal(value, call.claims)
+        case "request.auth.audiences":
+            return any(_form(value, text) for text in _claim_texts(["aud"], call))
+        case "request.auth.presenter":
+            return any(_form(value, text) for text in _claim_texts(["azp"], call))
+    if name.startswith("request.auth.claims"):
+        brackets = name.removeprefix("request.auth.claims")
+        nested = re.fullmatch(r"(\[[^\[\]]+\])+", brackets) is not None
+        path = re.findall(r"\[([^\[\]]+)\]", brackets) if nested else [brackets[1:-1]]
+        return any(_form(value, text) for text in _claim_texts(path, call))
     header = name.removeprefix("request.headers[").removesuffix("]").lower()
     lines = [line for own, line in call.headers if own == header]
     return bool(lines) if value == "*" else any(_form(value, line) for line in lines)
@@ -187,6 +219,52 @@ def _form(value: str, text: str) -> bool:
     else:
         pattern = re.escape(value)
     return re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
+def _in_block(value: str, address: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(value, strict=False)
+
+
+def _remote_ip(world: World, call: Call) -> str:
+    """The address that the farthest trusted proxy wrote, counted from the right; the peer's when there is none."""
+    joined = ",".join(line for name, line in call.headers if name == "x-forwarded-for")
+    entries = [entry.strip() for entry in joined.split(",")]
+    if not call.is_http or world.trusted_proxies == 0 or len(entries) < world.trusted_proxies:
+        return call.ip
+    entry = entries[len(entries) - world.trusted_proxies]
+    try:
+        ipaddress.ip_address(entry)
+    except ValueError:
+        return call.ip
+    return entry
+
+
+def _claim_texts(path: Sequence[str], call: Call) -> list[str]:
+    value: Any = call.claims
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return []
+        value = value[name]
+    if isinstance(value, str):
+        return value.split() if path in (["scope"], ["permission"]) else [value]
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _request_principal(value: str, claims: Document) -> bool:
+    """The table of request principals, row by row."""
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    if not isinstance(issuer, str) or not isinstance(subject, str) or not issuer or not subject:
+        return False
+    if value == "*":
+        return True
+    if "/" not in value:
+        return subject.endswith(value[1:]) if value[0] == "*" else issuer.startswith(value[:-1])
+    left, right = re.fullmatch(r"(.*)/(.*)", value, re.DOTALL).groups()  # type: ignore[union-attr]
+    if value.startswith("*"):
+        return issuer.endswith(left[1:]) and subject == right
+    if value.endswith("*"):
+        return issuer == left and subject.startswith(right[:-1])
+    return issuer == left and subject == right
 
 
 def _template(value: str, text: str) -> bool:

@@ -141,17 +141,20 @@ class TestFaults:
             (b"? \n: 1\n", None),
             (b'"\\0a": 1\n', "1:1: a key begins with a NUL character; remove it"),
             (b"<<: {a: 1}\n", "1:1: a merge key (<<) is not read; write the keys out"),
-            (b"a: &x 1\n", "1:4: an anchor (&x) is not read; write the value out"),
+            (b"a: &x 1\n", "1:4: an anchor (&x) is not read; write the value out, or quote text that begins with `&`"),
             (b"a: *x\n", "1:4: an alias (*x) is not read; write the value out"),
-            (b"a: !!int '1'\n", "1:4: a tag (tag:yaml.org,2002:int) is not read; remove it; quotes make text"),
-            (b"a: !x {}\n", "1:4: a tag (!x) is not read; remove it; quotes make text"),
+            (
+                b"a: !!int '1'\n",
+                "1:4: a tag (tag:yaml.org,2002:int) is not read; remove it, or quote text that begins with `!`",
+            ),
+            (b"a: !x {}\n", "1:4: a tag (!x) is not read; remove it, or quote text that begins with `!`"),
             (b"a: \xff\n", "1:4: the byte 0xff is not UTF-8; save the file as UTF-8"),
             ("é: 1\nb: ".encode() + b"\xc3", "2:4: the byte 0xc3 is not UTF-8; save the file as UTF-8"),
             ("a: b".encode("utf-16"), "1:1: the file is UTF-16; save it as UTF-8"),
             (
                 b"a:\n  b: \x00\n",
                 "2:6: the character U+0000 may not stand in a YAML file; "
-                "remove it, or write it as an escape in double quotes",
+                "the file is no text, or UTF-16: save it as UTF-8",
             ),
             (
                 b"a: \x1b[0m\n",
@@ -241,8 +244,8 @@ class TestChecker:
             (b"a: 8080", '1:4: `a` must be text, not the number 8080; write "8080" with the quotes'),
             (b"a:", "1:3: `a` has no value; write text, or leave the key out"),
             (b"a: ''", "1:4: `a` is empty text; write a value, or leave it out"),
-            (b"a: []", "1:4: `a` must be text, not a list"),
-            (b"a: {}", "1:4: `a` must be text, not a mapping"),
+            (b"a: []", "1:4: `a` must be text, not a list; write the text alone, without a dash or brackets"),
+            (b"a: {}", "1:4: `a` must be text, not a mapping; quote text that has braces or a colon and a space"),
         ],
     )
     def test_text(self, text: bytes, fault: str) -> None:
@@ -298,7 +301,7 @@ class TestChecker:
         checker.choice(fields["c"], "c", ("strict", "none"))
         assert [str(fault) for fault in checker.faults] == [
             'f.yaml:2:4: `b` must be one of strict, none, not the text "strct"; did you mean `strict`?',
-            "f.yaml:3:4: `c` must be one of strict, none, not the number 1; known here: none, strict",
+            "f.yaml:3:4: `c` must be one of strict, none, not the number 1",
         ]
 
     def test_lists_and_mappings_of_text(self) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from certs.spiffe import SpiffeId, TrustDomain
 from proxy.errors import ConfigError
 from proxy.policy import PolicyDefault, PolicySettings, PolicySnapshot, Workload, load
-from proxy.types import ConnectionAttributes, Denial, Generation, PeerIdentity, Permit, RequestAttributes
+from proxy.types import (
+    ConnectionAttributes,
+    Denial,
+    Generation,
+    PeerIdentity,
+    Permit,
+    RequestAttributes,
+    VerifiedToken,
+)
 
 WEB = "cluster.local/ns/demo/sa/web"
 
@@ -50,13 +59,17 @@ def workload(**changes: Any) -> Workload:
 
 
 def snapshot(
-    *documents: bytes, default: str = "deny", tcp_ports: Collection[int] = (), **changes: Any
+    *documents: bytes,
+    default: str = "deny",
+    tcp_ports: Collection[int] = (),
+    trusted_proxies: int = 0,
+    **changes: Any,
 ) -> PolicySnapshot:
     files = {f"{index:03}.json": each for index, each in enumerate(documents)}
     return load(
         files,
         workload=workload(**changes),
-        settings=PolicySettings(default=PolicyDefault(default)),
+        settings=PolicySettings(default=PolicyDefault(default), trusted_proxies=trusted_proxies),
         generation=Generation(7),
         tcp_ports=tcp_ports,
     )
@@ -71,22 +84,36 @@ def faults(*documents: bytes, **options: Any) -> list[str]:
 
 
 def connection(
-    principal: str | None = WEB, ip: str = "10.0.0.7", port: int = 8080, sni: str = ""
+    principal: str | None = WEB,
+    ip: str = "10.0.0.7",
+    port: int = 8080,
+    sni: str = "",
+    destination_ip: str = "10.0.0.8",
 ) -> ConnectionAttributes:
     peer = None
     if principal is not None:
         spiffe_id = SpiffeId.parse(f"spiffe://{principal}")
         peer = PeerIdentity(spiffe_id=spiffe_id, not_after=4102444800.0, serial="01", fingerprint="00" * 32)
-    return ConnectionAttributes(peer=peer, source_ip=ip, destination_ip="10.0.0.8", destination_port=port, sni=sni)
+    return ConnectionAttributes(peer=peer, source_ip=ip, destination_ip=destination_ip, destination_port=port, sni=sni)
 
 
 def request(
-    method: str = "GET", path: str = "/", host: str = "orders.demo", headers: Sequence[tuple[bytes, bytes]] = ()
+    method: str = "GET",
+    path: str = "/",
+    host: str = "orders.demo",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    token: VerifiedToken | None = None,
 ) -> RequestAttributes:
-    return RequestAttributes(method=method, path=path, host=host, headers=headers)
+    return RequestAttributes(method=method, path=path, host=host, headers=headers, token=token)
 
 
-CONNECTION_WORDS = ("principal", "ip", "port", "sni")
+def token(expires_at: float = math.inf, **claims: Any) -> VerifiedToken:
+    """A verified token of `issuer.example` with these claims beside `iss`."""
+    claims = {"iss": "issuer.example"} | claims
+    return VerifiedToken(issuer=claims["iss"], subject=claims.get("sub", ""), claims=claims, expires_at=expires_at)
+
+
+CONNECTION_WORDS = ("principal", "ip", "port", "sni", "destination_ip")
 
 
 def judge(compiled: PolicySnapshot, **call: Any) -> Permit | Denial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_world import WEB, connection, judge, policy, request, snapshot
+from policy_world import WEB, connection, judge, policy, request, snapshot, token
 
 from proxy.types import Denial
 
@@ -58,9 +58,47 @@ def test_a_deny_rule_is_explained_by_the_clauses_that_matched() -> None:
     assert denied.rule == "ns[demo]-policy[d]-rule[0]"
     assert denied.explanation == (
         f'ns[demo]-policy[d]-rule[0] (000.json:1) denies GET "/admin/x" to port 8080 from {WEB}: '
-        f'`notPrincipals`: saw "{WEB}", wanted none of "*/sa/admin"; '
-        '`paths`: saw "/admin/x", wanted "/admin*"; '
-        '`request.headers[x-role] notValues`: saw "user", wanted none of "root"'
+        f'`notPrincipals`: saw "{WEB}", which is none of "*/sa/admin"; '
+        '`paths`: "/admin/x" matches "/admin*"; '
+        '`request.headers[x-role] notValues`: saw "user", which is none of "root"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "call", "told"),
+    [
+        ({"to": [{"operation": {"paths": ["/b", "/a", "/a*"]}}]}, {"path": "/a"}, '`paths`: "/a" matches "/a"'),
+        ({"to": [{"operation": {"hosts": ["X", "ORDERS*"]}}]}, {}, '`hosts`: "orders.demo" matches "ORDERS*"'),
+        (
+            {"from": [{"source": {"ipBlocks": ["::/0", "10.0.0.0/8"]}}]},
+            {},
+            '`ipBlocks`: "10.0.0.7" matches "10.0.0.0/8"',
+        ),
+        (
+            {"when": [{"key": "request.headers[x]", "values": ["2", "b"]}]},
+            {"headers": [(b"x", b"a"), (b"x", b"b")]},
+            '`request.headers[x]`: "a" and "b" matches "b"',
+        ),
+        (
+            {"from": [{"source": {"notRequestPrincipals": ["*"]}}]},
+            {},
+            '`notRequestPrincipals`: saw no verified token, which is none of "*"',
+        ),
+        (
+            {"when": [{"key": "request.auth.claims[groups]", "values": ["a", "b*"]}]},
+            {"token": token(groups=["bees"])},
+            '`request.auth.claims[groups]`: "bees" matches "b*"',
+        ),
+    ],
+)
+def test_a_match_reads_as_a_match_and_names_the_value(rule: dict[str, Any], call: dict[str, Any], told: str) -> None:
+    assert denial(policy([rule], "DENY"), **call).explanation.endswith(f": {told}")
+
+
+def test_a_match_among_very_many_values_names_some_of_them() -> None:
+    rule = {"to": [{"operation": {"methods": [*(f"M{n}" for n in range(50)), "GET"]}}]}
+    assert denial(policy([rule], "DENY")).explanation.endswith(
+        '`methods`: "GET" matches "M0" or "M1" or "M2" or "M3" or one of 47 more'
     )
 
 
@@ -85,6 +123,38 @@ def test_without_allow_rules_there_is_no_nearest_miss() -> None:
         ({"from": [{"source": {"ipBlocks": ["1.1.1.1"]}}]}, {}, '"10.0.0.7"'),
         ({"to": [{"operation": {"ports": ["1"]}}]}, {}, '"8080"'),
         ({"to": [{"operation": {"hosts": ["a"]}}]}, {"host": ""}, "no host"),
+        ({"from": [{"source": {"trustDomains": ["a"]}}]}, {}, '"cluster.local"'),
+        ({"from": [{"source": {"remoteIpBlocks": ["1.1.1.1"]}}]}, {}, '"10.0.0.7"'),
+        ({"when": [{"key": "destination.ip", "values": ["1.1.1.1"]}]}, {}, '"10.0.0.8"'),
+        ({"when": [{"key": "connection.sni", "values": ["a"]}]}, {}, "no server name"),
+        ({"when": [{"key": "connection.sni", "values": ["a"]}]}, {"sni": "b"}, '"b"'),
+        ({"from": [{"source": {"requestPrincipals": ["*"]}}]}, {}, "no verified token"),
+        ({"when": [{"key": "request.auth.audiences", "values": ["a"]}]}, {}, "no verified token"),
+        ({"when": [{"key": "request.auth.presenter", "values": ["a"]}]}, {}, "no verified token"),
+        ({"when": [{"key": "request.auth.claims[a]", "values": ["a"]}]}, {}, "no verified token"),
+        ({"from": [{"source": {"requestPrincipals": ["i/s"]}}]}, {"token": token(sub="t")}, '"issuer.example/t"'),
+        (
+            {"from": [{"source": {"requestPrincipals": ["*"]}}]},
+            {"token": token()},
+            'a token of "issuer.example" without subject',
+        ),
+        (
+            {"when": [{"key": "request.auth.audiences", "values": ["a"]}]},
+            {"token": token(aud=["b", "c"])},
+            '"b" and "c"',
+        ),
+        (
+            {"when": [{"key": "request.auth.audiences", "values": ["a"]}]},
+            {"token": token()},
+            "a token without audiences",
+        ),
+        (
+            {"when": [{"key": "request.auth.presenter", "values": ["a"]}]},
+            {"token": token()},
+            "a token without presenter",
+        ),
+        ({"when": [{"key": "request.auth.claims[x][y]", "values": ["a"]}]}, {"token": token(x="y")}, "no such claim"),
+        ({"when": [{"key": "request.auth.claims[x]", "values": ["1"]}]}, {"token": token(x=1)}, "claim without text"),
     ],
 )
 def test_absent_things_are_said_in_words(rule: dict[str, Any], call: dict[str, Any], seen: str) -> None:
@@ -114,7 +184,23 @@ def test_a_long_list_of_wanted_values_is_cut() -> None:
 
 def test_the_search_for_the_nearest_miss_is_bounded_and_says_so() -> None:
     rules = [{"to": [{"operation": {"paths": [f"/{n}"]}}]} for n in range(300)]
-    assert denial(policy(rules)).nearest_miss.endswith("(of the first 250 ALLOW rules)")
+    nearest = denial(policy(rules)).nearest_miss
+    assert nearest.startswith("ns[demo]-policy[p]-rule[0] ")
+    assert nearest.endswith("(of 10 of 300 ALLOW rules compared)")
+
+
+@pytest.mark.parametrize(
+    ("rule", "call"),
+    [
+        ({"paths": ["/orders"], "methods": ["PUT"]}, {"path": "/orders"}),
+        ({"paths": ["/orders/*"], "methods": ["PUT"]}, {"path": "/orders/7"}),
+        ({"hosts": ["orders.demo"], "methods": ["PUT"]}, {}),
+    ],
+)
+def test_the_nearest_of_many_rules_is_found_wherever_it_stands(rule: dict[str, Any], call: dict[str, Any]) -> None:
+    others = [{"to": [{"operation": {"paths": [f"/{n}"], "methods": ["PUT"]}}]} for n in range(300)]
+    rules = [*others, {"to": [{"operation": rule}]}, *others]
+    assert denial(policy(rules[:450]), **call).nearest_miss.startswith("ns[demo]-policy[p]-rule[300] ")
 
 
 def test_of_rules_equally_near_the_first_is_named() -> None:

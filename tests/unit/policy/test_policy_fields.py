@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_world import WEB, allows, policy, snapshot
+from policy_world import WEB, allows, connection, policy, snapshot, token
+
+from certs.spiffe import TrustDomain
+from proxy.types import Denial, Permit, VerifiedToken
 
 Row = tuple[dict[str, Any], dict[str, Any], bool]
 X = "cluster.local/ns/x/sa/y"
@@ -209,6 +212,153 @@ HEADERS: list[Row] = [
     (when("request.headers[x-role]", "u*", notValues=("user",)), header(b"usual", b"user"), False),
 ]
 
+TRUST_DOMAINS: list[Row] = [
+    (source(trustDomains=["cluster.local"]), {}, True),
+    (source(trustDomains=["cluster.local"]), {"principal": "other.td/ns/demo/sa/web"}, False),
+    (source(trustDomains=["other.td", "cluster.local"]), {}, True),
+    (source(trustDomains=["Cluster.Local"]), {}, False),
+    (source(trustDomains=["cluster"]), {}, False),
+    (source(trustDomains=["cluster*"]), {}, True),
+    (source(trustDomains=["*.local"]), {}, True),
+    (source(trustDomains=["*.local"]), {"principal": "local/ns/demo/sa/web"}, False),
+    (source(trustDomains=["*web"]), {}, False),  # the path of the identity does not count
+    (source(trustDomains=["*"]), {}, True),
+    (source(trustDomains=["*"]), {"principal": "cluster.local/ci/builder"}, True),
+    (source(trustDomains=["*"]), NOBODY, False),
+    (source(notTrustDomains=["cluster.local"]), {}, False),
+    (source(notTrustDomains=["cluster.local"]), {"principal": "other.td/ns/demo/sa/web"}, True),
+    (source(notTrustDomains=["*"]), NOBODY, True),
+    (source(trustDomains=["cluster.local"], serviceAccounts=["web"]), {}, True),
+    (when("source.trustDomain", "cluster.local"), {}, True),
+    (when("source.trustDomain", "c*", notValues=("*.local",)), {}, False),
+]
+
+OWN_ADDRESSES: list[Row] = [
+    (when("destination.ip", "10.0.0.8"), {}, True),
+    (when("destination.ip", "10.0.0.7"), {}, False),
+    (when("destination.ip", "10.0.0.0/24", "::1"), {}, True),
+    (when("destination.ip", "::1"), {"destination_ip": "::1"}, True),
+    (when("destination.ip", "0.0.0.0/0", "::/0"), {"destination_ip": ""}, False),
+    (when("destination.ip", notValues=("10.0.0.8",)), {}, False),
+    (when("destination.ip", notValues=("10.0.0.8",)), {"destination_ip": ""}, True),
+    (source(remoteIpBlocks=["10.0.0.0/24"]), {}, True),  # without trusted proxies it is the peer
+    (source(remoteIpBlocks=["192.0.2.1"]), {"headers": [(b"x-forwarded-for", b"192.0.2.1")]}, False),
+    (source(notRemoteIpBlocks=["10.0.0.0/24"]), {}, False),
+    (source(notRemoteIpBlocks=["10.0.0.0/24"]), {"ip": ""}, True),
+    (when("remote.ip", "10.0.0.7"), {}, True),
+    (when("remote.ip", "10.0.0.0/8", notValues=("10.0.0.7",)), {}, False),
+]
+
+SNIS: list[Row] = [
+    (when("connection.sni", "orders.demo"), {"sni": "orders.demo"}, True),
+    (when("connection.sni", "orders.demo"), {"sni": "Orders.demo"}, False),
+    (when("connection.sni", "orders.demo"), {}, False),
+    (when("connection.sni", "*.demo"), {"sni": "orders.demo"}, True),
+    (when("connection.sni", "orders*"), {"sni": "orders.demo"}, True),
+    (when("connection.sni", "*"), {"sni": "orders.demo"}, True),
+    (when("connection.sni", "*"), {}, False),
+    (when("connection.sni", notValues=("*",)), {}, True),
+    (when("connection.sni", notValues=("orders.demo",)), {"sni": "orders.demo"}, False),
+]
+
+ISS = "https://issuer.example/realm"
+
+
+def carries(**claims: Any) -> dict[str, Any]:
+    return {"token": token(**({"iss": ISS} | claims))}
+
+
+ALICE = carries(sub="alice@example.com")
+
+REQUEST_PRINCIPALS: list[Row] = [
+    (source(requestPrincipals=[f"{ISS}/alice@example.com"]), ALICE, True),
+    (source(requestPrincipals=[f"{ISS}/alice@example.com"]), {}, False),
+    (source(requestPrincipals=[f"{ISS}/Alice@example.com"]), ALICE, False),
+    (source(requestPrincipals=[f"{ISS}/bob", f"{ISS}/alice@example.com"]), ALICE, True),
+    (source(requestPrincipals=[f"{ISS}/bob", "other/alice@example.com"]), ALICE, False),  # pairs, not a grid
+    (source(requestPrincipals=["*"]), ALICE, True),
+    (source(requestPrincipals=["*"]), {}, False),
+    (source(requestPrincipals=["*"]), carries(), False),
+    (source(requestPrincipals=["*"]), carries(iss="", sub="alice"), False),
+    (source(requestPrincipals=["*/alice@example.com"]), ALICE, True),
+    (source(requestPrincipals=["*/alice"]), ALICE, False),
+    (source(requestPrincipals=["*/realm/alice@example.com"]), ALICE, True),
+    (source(requestPrincipals=["*/rea/alice@example.com"]), ALICE, False),
+    (source(requestPrincipals=["*/realm/alice*"]), ALICE, False),  # after a leading star a star is a character
+    (source(requestPrincipals=["*/realm/alice*"]), carries(sub="alice*"), True),
+    (source(requestPrincipals=["*@example.com"]), ALICE, True),
+    (source(requestPrincipals=["*@example.org"]), ALICE, False),
+    (source(requestPrincipals=[f"{ISS}/*"]), ALICE, True),
+    (source(requestPrincipals=[f"{ISS}/*"]), carries(), False),
+    (source(requestPrincipals=["https://issuer.example/*"]), ALICE, False),  # the issuer is compared whole
+    (source(requestPrincipals=[f"{ISS}/alice*"]), ALICE, True),
+    (source(requestPrincipals=[f"{ISS}/bob*"]), ALICE, False),
+    (source(requestPrincipals=["https*"]), carries(iss="https:issuer", sub="x"), True),
+    (source(requestPrincipals=["https*"]), carries(iss="https:issuer"), False),
+    (source(requestPrincipals=[f"{ISS}/a/b"]), carries(sub="a/b"), False),  # split at the last slash
+    (source(requestPrincipals=["x/a/b"]), carries(iss="x/a", sub="b"), True),
+    (source(requestPrincipals=["is*/alice"]), carries(iss="issuer", sub="alice"), False),
+    (source(requestPrincipals=["i/alice smith"]), carries(iss="i", sub="alice smith"), True),
+    (source(notRequestPrincipals=["*"]), {}, True),
+    (source(notRequestPrincipals=["*"]), ALICE, False),
+    (source(notRequestPrincipals=[f"{ISS}/bob"]), ALICE, True),
+    (source(notRequestPrincipals=[f"{ISS}/bob"]), {}, True),
+    (when("request.auth.principal", f"{ISS}/alice@example.com"), ALICE, True),
+    (when("request.auth.principal", "*", notValues=(f"{ISS}/*",)), ALICE, False),
+]
+
+CLAIMS: list[Row] = [
+    (when("request.auth.audiences", "orders"), carries(aud="orders"), True),
+    (when("request.auth.audiences", "orders"), carries(aud=["web", "orders"]), True),
+    (when("request.auth.audiences", "orders"), carries(aud=["web"]), False),
+    (when("request.auth.audiences", "orders"), carries(), False),
+    (when("request.auth.audiences", "orders"), {}, False),
+    (when("request.auth.audiences", "ord*", "x"), carries(aud=["orders"]), True),
+    (when("request.auth.audiences", notValues=("orders",)), carries(aud=["web", "orders"]), False),
+    (when("request.auth.audiences", notValues=("orders",)), {}, True),
+    (when("request.auth.presenter", "app"), carries(azp="app"), True),
+    (when("request.auth.presenter", "app"), carries(aud="app"), False),
+    (when("request.auth.claims[group]", "admin"), carries(group="admin"), True),
+    (when("request.auth.claims[group]", "admin"), carries(group="Admin"), False),
+    (when("request.auth.claims[Group]", "admin"), carries(group="admin"), False),
+    (when("request.auth.claims[group]", "admin"), carries(group=["dev", "admin"]), True),
+    (when("request.auth.claims[group]", "adm*"), carries(group=["dev", "admin"]), True),
+    (when("request.auth.claims[group]", "*in"), carries(group=["dev", "admin"]), True),
+    (when("request.auth.claims[group]", "dev admin"), carries(group="dev admin"), True),
+    (when("request.auth.claims[group]", "dev"), carries(group="dev admin"), False),
+    (when("request.auth.claims[group]", "*"), carries(group="x"), True),
+    (when("request.auth.claims[group]", "*"), carries(group=""), False),
+    (when("request.auth.claims[group]", "*"), carries(group=[]), False),
+    (when("request.auth.claims[group]", "*"), carries(), False),
+    (when("request.auth.claims[group]", "*"), carries(group=1), False),
+    (when("request.auth.claims[group]", "1", "true", "True"), carries(group=1), False),
+    (when("request.auth.claims[group]", "true", "True"), carries(group=True), False),
+    (when("request.auth.claims[group]", "1"), carries(group=[1, None, {"1": "1"}]), False),
+    (when("request.auth.claims[group]", "1"), carries(group=[1, "1"]), True),
+    (when("request.auth.claims[group]", "*"), carries(group={"a": "b"}), False),
+    (when("request.auth.claims[scope]", "read"), carries(scope="read write"), True),
+    (when("request.auth.claims[scope]", "read write"), carries(scope="read write"), False),
+    (when("request.auth.claims[scope]", "read"), carries(scope=["read"]), True),
+    (when("request.auth.claims[permission]", "wr*"), carries(permission="read write"), True),
+    (when("request.auth.claims[scope]", notValues=("write",)), carries(scope="read write"), False),
+    (when("request.auth.claims[realm][roles]", "cook"), carries(realm={"roles": ["cook"]}), True),
+    (when("request.auth.claims[realm][roles]", "cook"), carries(realm={"roles": "cook"}), True),
+    (when("request.auth.claims[realm][roles]", "cook"), carries(realm=["cook"]), False),
+    (when("request.auth.claims[realm][roles]", "cook"), carries(realm="cook", roles="cook"), False),
+    (when("request.auth.claims[realm][scope]", "a"), carries(realm={"scope": "a b"}), False),  # nested: not split
+    (when("request.auth.claims[a][b][c]", "d"), carries(a={"b": {"c": "d"}}), True),
+    (when("request.auth.claims[a.b]", "c"), carries(**{"a.b": "c"}), True),
+    (when("request.auth.claims[a.b]", "c"), carries(a={"b": "c"}), False),
+    (when("request.auth.claims[https://e.com/role]", "c"), carries(**{"https://e.com/role": "c"}), True),
+    (when("request.auth.claims[a[b]]", "c"), carries(**{"a[b]": "c"}), True),
+    (when("request.auth.claims[a]x[b]", "c"), carries(**{"a]x[b": "c"}), True),
+    (when("request.auth.claims[name]", "Zoë"), carries(name="Zoë"), True),
+    (when("request.auth.claims[group]", notValues=("admin",)), carries(group=["dev", "admin"]), False),
+    (when("request.auth.claims[group]", notValues=("admin",)), carries(), True),
+    (when("request.auth.claims[group]", notValues=("admin",)), {}, True),
+    (when("request.auth.claims[group]", "*", notValues=("admin",)), carries(group="dev"), True),
+]
+
 ROWS = [
     *PRINCIPALS,
     *NAMESPACES,
@@ -219,6 +369,11 @@ ROWS = [
     *PATHS,
     *PORTS,
     *HEADERS,
+    *TRUST_DOMAINS,
+    *OWN_ADDRESSES,
+    *SNIS,
+    *REQUEST_PRINCIPALS,
+    *CLAIMS,
 ]
 
 
@@ -232,6 +387,73 @@ def test_a_field_matches_alike_in_allow_and_deny(rule: dict[str, Any], call: dic
 def test_a_rule_filed_among_many_matches_alike(rule: dict[str, Any], call: dict[str, Any], matches: bool) -> None:
     others = [operation(paths=[f"/other/{n}"], hosts=["no.such.host"]) for n in range(20)]
     assert allows(snapshot(policy([*others[:10], rule, *others[10:]]), default="allow-all"), **call) is matches
+
+
+def test_a_token_says_which_further_claims_are_lists() -> None:
+    compiled = snapshot(policy([when("request.auth.claims[roles]", "cook")]))
+    split = VerifiedToken(issuer=ISS, subject="", claims={"roles": "a cook"}, space_delimited=frozenset({"roles"}))
+    assert allows(compiled, token=split)
+    assert not allows(compiled, **carries(roles="a cook"))
+
+
+FORWARDED = [
+    # trusted proxies, lines of x-forwarded-for, the address that counts (10.0.0.7 is the peer)
+    (0, ["1.1.1.1"], "10.0.0.7"),
+    (1, [], "10.0.0.7"),
+    (1, ["1.1.1.1"], "1.1.1.1"),
+    (1, ["9.9.9.9, 1.1.1.1"], "1.1.1.1"),
+    (1, ["9.9.9.9,1.1.1.1\t"], "1.1.1.1"),
+    (1, ["9.9.9.9", "1.1.1.1"], "1.1.1.1"),
+    (2, ["9.9.9.9, 2.2.2.2, 1.1.1.1"], "2.2.2.2"),
+    (2, ["9.9.9.9, 2.2.2.2", "1.1.1.1"], "2.2.2.2"),
+    (2, ["2.2.2.2, 1.1.1.1"], "2.2.2.2"),
+    (2, ["1.1.1.1"], "10.0.0.7"),
+    (3, ["2.2.2.2, 1.1.1.1"], "10.0.0.7"),
+    (1, ["1.1.1.1, unknown"], "10.0.0.7"),
+    (1, ["1.1.1.1, "], "10.0.0.7"),
+    (1, ["1.1.1.1", ""], "10.0.0.7"),
+    (1, ["1.1.1.1:80"], "10.0.0.7"),
+    (2, ["unknown, 1.1.1.1"], "10.0.0.7"),
+    (1, ["x" * 60_000], "10.0.0.7"),
+    (1, ["2001:db8::1"], "2001:db8::1"),
+    (1, ["::ffff:1.1.1.1"], "1.1.1.1"),
+]
+
+
+@pytest.mark.parametrize(("trusted", "lines", "address"), FORWARDED)
+def test_the_remote_address_is_the_one_that_a_proxy_of_ours_wrote(trusted: int, lines: list[str], address: str) -> None:
+    headers = [(b"x-forwarded-for", line.encode()) for line in lines]
+    for rule in (source(remoteIpBlocks=[address]), when("remote.ip", address)):
+        compiled = snapshot(policy([rule]), trusted_proxies=trusted)
+        assert allows(compiled, headers=headers)
+    others = snapshot(policy([source(notRemoteIpBlocks=[address])]), trusted_proxies=trusted)
+    assert not allows(others, headers=headers)
+
+
+def test_on_an_opaque_connection_the_remote_address_is_the_peers() -> None:
+    compiled = snapshot(policy([source(remoteIpBlocks=["10.0.0.7"])]), trusted_proxies=1)
+    assert isinstance(compiled.connection(connection()), Permit)
+    assert isinstance(compiled.connection(connection(ip="10.0.0.9")), Denial)
+
+
+@pytest.mark.parametrize(
+    ("value", "caller", "matches"),
+    [
+        ("new.td", "old.td", True),
+        ("old.td", "new.td", True),
+        ("new.td", "far.td", False),
+        ("far.td", "far.td", True),
+        ("far.td", "new.td", False),
+        ("cluster.local", "new.td", False),
+        ("new*", "old.td", False),
+    ],
+)
+def test_a_trust_domain_of_the_mesh_stands_for_all_of_them(value: str, caller: str, matches: bool) -> None:
+    mesh: dict[str, Any] = {"trust_domain": TrustDomain("new.td"), "trust_domain_aliases": (TrustDomain("old.td"),)}
+    principal = f"{caller}/ns/demo/sa/web"
+    assert allows(snapshot(policy([source(trustDomains=[value])]), **mesh), principal=principal) is matches
+    negative = snapshot(policy([source(notTrustDomains=[value])]), **mesh)
+    assert allows(negative, principal=principal) is not matches
 
 
 def test_a_policy_that_needs_mtls_in_words_refuses_plain_text() -> None:

@@ -24,6 +24,13 @@ def port(*ports: str, **fields: Any) -> dict[str, Any]:
     return {"operation": {"ports": list(ports), **fields}}
 
 
+def source(**fields: Any) -> dict[str, Any]:
+    return {"from": [{"source": fields}]}
+
+
+EITHER = {"from": [{"source": {"namespaces": ["demo"]}}, {"source": {"requestPrincipals": ["*"]}}]}
+
+
 class TestAllow:
     @pytest.mark.parametrize(
         ("rule", "number", "allowed"),
@@ -38,6 +45,16 @@ class TestAllow:
             (from_web(**ROLE), 3306, False),
             ({"when": [{"key": "source.ip", "values": ["10.0.0.0/8"]}]}, 3306, True),
             ({"from": [{"source": {"principals": ["*/sa/web"]}}]}, 3306, True),
+            (source(requestPrincipals=["*"]), 3306, False),
+            (source(notRequestPrincipals=["*"]), 3306, False),
+            ({"from": [{"source": {"namespaces": ["demo"]}}, {"source": {"requestPrincipals": ["*"]}}]}, 3306, False),
+            ({"when": [{"key": "request.auth.claims[a]", "notValues": ["b"]}]}, 3306, False),
+            ({"when": [{"key": "request.auth.audiences", "notValues": ["b"]}]}, 3306, False),
+            ({"when": [{"key": "request.auth.presenter", "notValues": ["b"]}]}, 3306, False),
+            (source(trustDomains=["cluster.local"]), 3306, True),
+            (source(remoteIpBlocks=["10.0.0.0/8"]), 3306, True),
+            ({"when": [{"key": "destination.ip", "values": ["10.0.0.8"]}]}, 3306, True),
+            ({"when": [{"key": "connection.sni", "notValues": ["*"]}]}, 3306, True),
         ],
     )
     def test_a_rule_that_looks_at_http_allows_no_opaque_connection(
@@ -73,6 +90,15 @@ class TestDeny:
             (from_web(**ROLE), {}, Reason.DENIED_PROTOCOL_OPAQUE),
             (from_web(port("3306"), **ROLE), {"port": 3307}, None),
             ({"to": [GET]}, {}, Reason.DENIED_PROTOCOL_OPAQUE),
+            (source(notRequestPrincipals=["*"]), {}, Reason.DENIED_PROTOCOL_OPAQUE),
+            (source(namespaces=["demo"], requestPrincipals=["*"]), {}, Reason.DENIED_PROTOCOL_OPAQUE),
+            (source(namespaces=["ops"], requestPrincipals=["*"]), {}, None),
+            (EITHER, {}, Reason.DENIED_BY_POLICY),
+            (EITHER, {"principal": "cluster.local/ns/ops/sa/x"}, Reason.DENIED_PROTOCOL_OPAQUE),
+            (EITHER | {"to": [GET]}, {}, Reason.DENIED_PROTOCOL_OPAQUE),
+            (EITHER | {"to": [port("3306"), GET]}, {"port": 3306}, Reason.DENIED_BY_POLICY),
+            (EITHER | {"to": [port("3306"), GET]}, {"port": 3307}, Reason.DENIED_PROTOCOL_OPAQUE),
+            ({"when": [{"key": "request.auth.claims[a]", "values": ["b"]}]}, {}, Reason.DENIED_PROTOCOL_OPAQUE),
             ({"from": [{"source": {"principals": ["*/sa/web"]}}]}, {}, Reason.DENIED_BY_POLICY),  # CVE-2020-16844
             ({"from": [{"source": {"principals": ["cluster.local/*"]}}]}, {}, Reason.DENIED_BY_POLICY),
         ],
