@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS: Final[dict[str, Command]] = {
     "demo": Command("demo.cli", "run a small mesh on this machine and watch who may call whom"),
     "proxy": Command("proxy.cli", "run a sidecar, check its configuration"),
+    "policy": Command("proxy.policy_commands.cli", "ask the policies: explain, lint, test, diff"),
     "status": Command("proxy.status", "show what a running sidecar does"),
     "certs": Command("certs.cli", "make identities with a small authority, look into certificates"),
     "bench": Command("benchmarks.cli", "measure what a hop costs beside other proxies"),

@@ -1,6 +1,6 @@
 """The admin listener's pages and actions: each path joined to what makes its answer.
 
-    GET   /  /config /connections /certificates /readyz /decisions /services /policy /loglevel
+    GET   /  /config /connections /certificates /readyz /decisions /explain /services /policy /loglevel
     POST  /loglevel?level=LEVEL  /drain  /quitquitquit          (with the header X-Remora-Admin: true)
 
 Pages come as text; as JSON with `?format=json` or `Accept: application/json`; and `/` as HTML to a browser.
@@ -14,15 +14,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from proxy import overview
+from proxy import explained, overview
 from proxy.admin import guard, topics
 from proxy.admin.html import as_html, security_policy
 from proxy.admin.pages import PageText, Readiness, readyz
 from proxy.admin.text import as_text
 from proxy.admin.words import Data
+from proxy.answers.told import as_json
+from proxy.answers.told import as_text as report_as_text
+from proxy.errors import ConfigError
+from proxy.policy.snapshot import NO_RULE
 from proxy.runtime.pages import Page, PageMaker, PageRequest
 from proxy.sidecar import Sidecar
-from proxy.telemetry.decisions_log import WINDOW
+from proxy.telemetry.decisions_log import WINDOW, Decision
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -38,6 +42,9 @@ _SECTIONS: Final = (
 )
 _FORMATS: Final = ("text", "json", "html")
 _UNREAD: Final = ("footer",)
+
+EXPLAINED: Final = 10
+"""Decisions with one request id that are explained: ids are the caller's to choose, and each may cost milliseconds."""
 
 _log = logging.getLogger("remora")
 
@@ -76,6 +83,7 @@ class AdminApi:
             "/certificates": self._certificates,
             "/readyz": self._readyz,
             "/decisions": self._decisions,
+            "/explain": self._explain,
             "/services": self._services,
             "/policy": lambda request: _shown(request, topics.policy(self._sidecar.policy)),
             "/loglevel": lambda request: _shown(request, _level()),
@@ -122,13 +130,45 @@ class AdminApi:
             found = [each for each in found if each.decision == decision]
         status = 404 if request_id is not None and not found else 200
         count, rows = overview.some([overview.whole(each) for each in found])
+        reports = [explained.of_decision(self._sidecar, each) for each in found[:EXPLAINED]] if request_id else []
         if _format(request) == "json":
+            for row, report in zip(rows, reports, strict=False):
+                row["explained"] = as_json(report) if report is not None else None
             return _json({"count": count, "decisions": rows}, status=status)
         if status == 404:
             return _text(f"no decision of the last {WINDOW / 60:g} minutes has this request id", status=404)
         if request_id is not None:
-            return _text("\n".join(as_text(row) for row in rows).rstrip("\n"))
+            told = [f"\n{report_as_text(report)}" if report is not None else "" for report in reports]
+            told += [""] * (len(rows) - len(told))
+            return _text("\n".join(as_text(row) + why for row, why in zip(rows, told, strict=True)).rstrip("\n"))
         return _text(as_text({"count": count, "decisions": [overview.brief(each) for each in found[: len(rows)]]}))
+
+    def _explain(self, request: PageRequest) -> Page:
+        sidecar, text, request_id = self._sidecar, request.query.get("question"), request.query.get("request_id")
+        if (text is None) is (request_id is None):
+            return _text("ask with /explain?question={...} or /explain?request_id=ID", status=400)
+        if sidecar.policy is None:
+            return _text("no valid policy set has been loaded yet; /readyz says what is missing", status=503)
+        report = None
+        if text is not None:
+            try:
+                report = explained.of_question(sidecar, sidecar.policy, text, time.time())
+            except ConfigError as failure:
+                return _text("\n".join(map(str, failure.faults)), status=400)
+        else:
+            found = [each for each in overview.decisions(sidecar, time.time()) if each.request_id == request_id]
+            if not found:
+                return _text(f"no decision of the last {WINDOW / 60:g} minutes has this request id", status=404)
+            # A caller may send one id several times: what was denied is what somebody asks about.
+            denied = next((each for each in found if each.decision == "deny"), found[0])
+            report = explained.of_decision(sidecar, denied)
+            if report is None:
+                return (
+                    _json(_record_only(denied))
+                    if _format(request) == "json"
+                    else _text(as_text(overview.whole(denied)))
+                )
+        return _json(as_json(report)) if _format(request) == "json" else _text(report_as_text(report))
 
     def _services(self, request: PageRequest) -> Page:
         sidecar = self._sidecar
@@ -161,6 +201,20 @@ class AdminApi:
         _log.warning("asked to end, by the admin listener")
         self._end()
         return _shown(request, {"ending": True})
+
+
+def _record_only(decision: Decision) -> Data:
+    """Give a decision of which nothing beyond its record is known in the form of an explanation."""
+    return {
+        "decision": "allow" if decision.decision == "allow" else "deny",
+        "policy": None,
+        "rule": decision.rule or NO_RULE,
+        "path": {"sent": decision.path, "judged": decision.path, "steps": []} if decision.path else None,
+        "nearest_miss": None,
+        "reason": decision.reason,
+        "explanation": decision.explanation or decision.detail or None,
+        "record": overview.whole(decision),
+    }
 
 
 def _level() -> Data:

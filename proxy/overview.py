@@ -205,7 +205,7 @@ def brief(decision: Decision) -> Data:
 
 def whole(decision: Decision) -> Data:
     """Show everything of a decision."""
-    shown: dict[str, Any] = {name: getattr(decision, name) for name in Decision.__dataclass_fields__}
+    shown: dict[str, Any] = {name: getattr(decision, name) for name in Decision.__dataclass_fields__ if name != "asked"}
     return shown | {"at": moment(decision.at)}
 
 

@@ -6,34 +6,25 @@ It asks the admin listener for its overview. Exit codes: 0 shown, 1 nobody answe
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import shutil
-import socket
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from proxy.admin.words import columns, duration, sentences, title, word
+from proxy.admin_client import DEFAULT_ADMIN, AdminError, ask_admin, parse_admin, place_of
 from proxy.config import Address
-from proxy.config_text import TextError, Use, parse_address
+from proxy.config_text import TextError
 
-DEFAULT_ADMIN: Final = "127.0.0.1:15000"
-
-_SECONDS: Final = 5.0
-_MOST: Final = 4 * 1024 * 1024
 _LAST: Final = 5
 """Decisions that are shown: what happened a moment ago, on a screen that holds the rest as well."""
 
 _NOTHING: Final = (None, "", "-")
 
 _GREEN, _RED, _BOLD, _DIM = "32", "31", "1", "2"
-
-
-class StatusError(Exception):
-    """Why nothing can be shown, in one line."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,12 +39,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="show everything, as JSON")
     options = parser.parse_args(argv)
     try:
-        where = _where(options.admin)
+        where = parse_admin(options.admin)
     except TextError as failure:
         parser.error(f"--admin: {failure}; {failure.hint}" if failure.hint else f"--admin: {failure}")
     try:
         data = _ask(where)
-    except StatusError as failure:
+    except AdminError as failure:
         sys.stderr.write(f"remora status: {failure}\n")
         return 1
     if options.json:
@@ -67,46 +58,16 @@ def main(argv: Sequence[str]) -> int:
 # --- asking ---
 
 
-def _where(text: str) -> Address | str:
-    return text.removeprefix("unix:") if text.startswith("unix:") else parse_address(text, Use.DIAL)
-
-
 def _ask(where: Address | str) -> dict[str, Any]:
-    place = f"unix:{where}" if isinstance(where, str) else str(where)
-    connection = http.client.HTTPConnection("localhost", timeout=_SECONDS)
-    try:
-        connection.sock = _connect(where)
-        connection.request("GET", "/?format=json", headers={"Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read(_MOST)
-    except (FileNotFoundError, ConnectionRefusedError) as failure:
-        raise StatusError(f"nothing listens on {place}; name the admin listener with --admin") from failure
-    except (OSError, http.client.HTTPException) as failure:
-        why = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
-        raise StatusError(f"{place} gives no answer: {' '.join(why.split())}") from failure
-    finally:
-        connection.close()
+    answer = ask_admin(where, "/?format=json")
     if answer.status == 200:
         try:
-            data = json.loads(body)
+            data = json.loads(answer.body)
             if isinstance(data, dict) and "facts" in data:
                 return data
         except ValueError:
             pass
-    raise StatusError(f"what answers on {place} is no admin listener of Remora (status {answer.status})")
-
-
-def _connect(where: Address | str) -> socket.socket:
-    if isinstance(where, Address):
-        return socket.create_connection((where.host, where.port), timeout=_SECONDS)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.settimeout(_SECONDS)
-        sock.connect(where)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    raise AdminError(f"what answers on {place_of(where)} is no admin listener of Remora (status {answer.status})")
 
 
 # --- showing ---

@@ -71,7 +71,14 @@ def test_the_configuration_is_shown_as_compiled() -> None:
     shown = topics.configuration(load_config(CONFIG, "c.yaml"))
     assert json.loads(json.dumps(shown)) == shown
     assert shown["trust_domain"] == "cluster.local", "a default, filled in"
-    assert shown["inbound"] == [{"listen": "[::]:15443", "port": 8080, "app": "127.0.0.1:8080", "protocol": "http"}]
+    [port] = shown["inbound"]
+    assert port == {
+        "listen": "[::]:15443",
+        "port": 8080,
+        "app": "127.0.0.1:8080",
+        "protocol": "http",
+        "speaks_first": "client",
+    }
     ledger = shown["outbound"]["services"]["ledger"]
     assert ledger["identities"] == ["spiffe://cluster.local/ns/demo/sa/ledger"]
     assert ledger["endpoints"] == ["10.0.0.7:15443"]

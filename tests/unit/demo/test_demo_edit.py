@@ -21,12 +21,13 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def test_it_is_one_more_file_which_a_sidecar_takes_without_a_warning(layout: Layout) -> None:
+def test_it_is_one_more_file_that_shuts_what_another_allows(layout: Layout) -> None:
     before = {path.name for path in layout.policies.iterdir()}
     edit.make(layout)
     assert {path.name for path in layout.policies.iterdir()} - before == {EDIT}
     config = load_config(layout.configuration("ledger").read_bytes(), "ledger")
-    assert not compile_policy(config, read_policy(config), Generation(1)).warnings
+    warnings = compile_policy(config, read_policy(config), Generation(1)).warnings
+    assert [warning.code for warning in warnings] == ["RM0305"], "a DENY that covers an ALLOW, which is its purpose"
 
 
 def test_it_goes_whatever_ends_the_tour(layout: Layout) -> None:

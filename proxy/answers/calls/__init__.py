@@ -1,0 +1,1 @@
+"""Calls made up from what rules name: one that fits each rule, those beside it, and the grid of all."""
