@@ -35,6 +35,7 @@ LIBRARIES = (
     "proxy.authn",
     "proxy.protocol",
     "proxy.policy",
+    "proxy.answers",
 )
 SHELLS = (
     "proxy.accept",
@@ -43,10 +44,12 @@ SHELLS = (
     "proxy.telemetry",
     "proxy.runtime",
     "proxy.watch",
+    "proxy.jwks",
     "proxy.admin",
 )
 ROOTS = (
     "proxy.connection",
+    "proxy.standing",
     "proxy.sidecar",
     "proxy.routes",
     "proxy.material",
@@ -54,10 +57,13 @@ ROOTS = (
     "proxy.traffic",
     "proxy.observe",
     "proxy.overview",
+    "proxy.explained",
     "proxy.adminapi",
     "proxy.app",
     "proxy.status",
+    "proxy.admin_client",
     "proxy.cli",
+    "proxy.policy_commands",
     "demo",
     "benchmarks",
     "injector",
@@ -76,6 +82,7 @@ PURE = (
     "proxy.authn",
     "proxy.protocol",
     "proxy.policy",
+    "proxy.answers",
     "proxy.identity.verify",
 )
 IMPURE_MODULES = (
@@ -96,8 +103,8 @@ IMPURE_MODULES = (
 TELLS_THE_TIME = ("now", "utcnow", "today")
 TASK_MAKERS = ("create_task", "ensure_future", "TaskGroup")
 TASK_PLACE = "proxy.runtime.tasks"
-DEPENDENCIES = ("cryptography", "OpenSSL", "uvloop", "h11", "h2", "hpack", "prometheus_client", "yaml")
-PRINTERS = ("certs.cli", "proxy.cli", "injector.cli", "demo", "benchmarks")
+DEPENDENCIES = ("cryptography", "OpenSSL", "uvloop", "h11", "h2", "hpack", "prometheus_client", "yaml", "jwt")
+PRINTERS = ("certs.cli", "proxy.cli", "proxy.policy_commands", "injector.cli", "demo", "benchmarks")
 
 TEST_HELPERS = ("certs.cli", "certs.testing", "certs.broken")
 """What no library imports: a command, and certificates that are broken on purpose."""
