@@ -24,7 +24,7 @@ _Read = Callable[[Facts], Iterable[Hashable]]
 class NearestRules:
     """ALLOW rules, filed under every text that they cannot match without."""
 
-    __slots__ = ("_filed", "rules")
+    __slots__ = ("_filed", "_first", "rules")
 
     def __init__(self, rules: Sequence[PolicyRule]) -> None:
         self.rules = tuple(rules)
@@ -36,24 +36,35 @@ class NearestRules:
                     for key in filing.keys:
                         by_key.setdefault(key, []).append(number)
         self._filed = tuple(by_dimension.values())
+        self._first = range(min(MAX_COMPARED, len(self.rules)))
 
     def near(self, facts: Facts) -> Sequence[PolicyRule]:
         """Take at most `MAX_COMPARED` rules, those that share most with the call before others.
 
-        What few rules have counts for more, so that the one rule of a path goes before the many of a method.
+        What few rules have counts for more, so that the one rule of a path goes before the many of a method. Of texts
+        that more than `MAX_COMPARED` rules have, only the rarest counts, and only to fill the places that are left.
         """
-        if len(self.rules) <= MAX_COMPARED:
-            return self.rules
+        if not self._filed:
+            return self.rules[:MAX_COMPARED]
         weights: dict[int, float] = {}
+        common: Sequence[int] = self._first
         for read, by_key in self._filed:
             for key in read(facts):
                 found = by_key.get(key)
-                if found is not None:
-                    weight = 1 + 1 / len(found)
-                    for number in found[:MAX_COMPARED]:
-                        weights[number] = weights.get(number, 0.0) + weight
+                if found is None:
+                    continue
+                if len(found) > MAX_COMPARED:
+                    common = found if common is self._first or len(found) < len(common) else common
+                    continue
+                weight = 1 + 1 / len(found)
+                for number in found:
+                    weights[number] = weights.get(number, 0.0) + weight
+        if not weights:
+            return [self.rules[number] for number in common[:MAX_COMPARED]]
         chosen = sorted(weights, key=lambda number: (-weights[number], number))[:MAX_COMPARED]
-        for number in range(MAX_COMPARED):
-            if len(chosen) < MAX_COMPARED and number not in weights:
+        for number in (*common[:MAX_COMPARED], *self._first):
+            if len(chosen) >= MAX_COMPARED:
+                break
+            if number not in chosen:
                 chosen.append(number)
         return [self.rules[number] for number in chosen]
