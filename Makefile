@@ -40,8 +40,8 @@ check: $(TEST) ## lint, format and types
 	@echo "== ruff format"; $(BIN)/ruff format --check .
 	@echo "== mypy";        $(BIN)/mypy $(SOURCES)
 
-bench: $(BENCH) ## measure two mTLS hops beside other proxies (BENCH_ARGS)
-	@$(BIN)/remora bench hops $(BENCH_ARGS)
+bench: $(BENCH) ## measure hops beside other proxies, in five minutes (BENCH_ARGS=--full: everything; --list: what there is)
+	@$(BIN)/remora bench run $(BENCH_ARGS)
 
 lock: ## choose the versions of all dependencies and write them down with hashes (LOCK_ARGS=--upgrade)
 	@$(PYTHON) -m venv .venv-lock

@@ -1,7 +1,7 @@
 """The command `remora bench`: measures what a hop costs beside other proxies, and what one sidecar costs by itself.
 
-Exit codes: 0 measured, 1 could not be measured (a program is missing, a contender failed, work was not done), 2 wrong
-usage. A missed target is a result and not a failure.
+Exit codes: 0 measured, 1 could not be measured (a program is missing, a contender failed, work was not done) or, where
+that was asked for, a figure is worse than before, 2 wrong usage. A missed target is a result and not a failure.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import hops, memory, policy, scrape, sheet, start
+from benchmarks import growth, heads, hops, memory, micro, policy, scrape, sheet, stages, stages_report, start
 from benchmarks.contenders import contenders
 from benchmarks.host import Machine, this_machine
 from benchmarks.load import LoadError
 from benchmarks.processes import BenchError
 from benchmarks.report import Setting, as_json, as_text
+from benchmarks.report_command import add_command as add_report
+from benchmarks.suite_commands import add_commands
 from proxy.telemetry.label_sets import MAX_LABEL_SETS
 
 MAX_SECONDS: Final = 60
@@ -69,9 +71,27 @@ def main(argv: Sequence[str]) -> int:
         "--label-sets", type=_bounded(1, MAX_LABEL_SETS), default=MAX_LABEL_SETS, help="default: the most there can be"
     )
     add("policy", _policy, "cost of a decision and of a request under ten to a thousand rules", 5, "rounds")
+    add("growth", _growth, "curves of cost over idle connections, rules, services and headers", 9, "rounds")
+    command = add("stages", _stages, "where the microseconds of a hop go, by timers in the process", 5, "rounds")
+    command.add_argument(
+        "--seconds",
+        type=_bounded(stages.READ_SECONDS, MAX_SECONDS),
+        default=stages.READ_SECONDS,
+        help=f"of each repetition (default: {stages.READ_SECONDS})",
+    )
+    command.add_argument(
+        "--connections", type=_bounded(1, MAX_CONNECTIONS), default=32, help="of the load generator (default: 32)"
+    )
+    command.add_argument("--client", choices=heads.CLIENTS, default="curl", help="whose heads are sent (default: curl)")
+    command = add("micro", _micro, "cost of each hot function by itself", 7, "rounds")
+    command.add_argument("--only", default="", metavar="PATTERN", help="cases with this in their name; * is anything")
+    add_commands(commands, _bounded, _tell)
+    add_report(commands, _tell)
     options = parser.parse_args(argv)
-    work: Work = options.work
     try:
+        if "handle" in options:
+            return int(options.handle(options))
+        work: Work = options.work
         with tempfile.TemporaryDirectory(prefix="remora-bench-") as directory:
             sys.stdout.write(work(options, this_machine(sorted(os.sched_getaffinity(0))), Path(directory)))
     except (BenchError, LoadError) as failure:
@@ -106,6 +126,33 @@ def _scrape(options: argparse.Namespace, machine: Machine, directory: Path) -> s
 
 def _policy(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
     return _written(policy.run(machine, options.repetitions, directory, _tell), options)
+
+
+def _growth(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    curves = growth.run(machine, options.repetitions, directory, _tell)
+    return growth.as_json(curves) if options.output == "json" else growth.as_text(curves)
+
+
+def _stages(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    plan = stages_report.Plan(
+        seconds=options.seconds,
+        repetitions=options.repetitions,
+        connections=options.connections,
+        client=heads.CLIENTS[options.client],
+    )
+    found = stages.run(machine, plan, directory, _tell)
+    text = stages_report.as_json(found) if options.output == "json" else stages_report.as_text(found)
+    try:
+        stages_report.check(found)
+    except BenchError:
+        sys.stdout.write(text)  # what does not add up is shown, and then said to be wrong
+        raise
+    return text
+
+
+def _micro(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    found = micro.run(machine, options.repetitions, options.only, directory, _tell)
+    return micro.as_json(found) if options.output == "json" else micro.as_text(found)
 
 
 def _written(measured: sheet.Sheet, options: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,16 +57,27 @@ class Hop:
 # --- the application ------------------------------------------------------------------------------------------------
 
 
-def application(port: int, directory: Path, *, as_root: bool) -> str:
-    """Write the application behind the hops: nginx that returns a small static body and logs nothing."""
+def application(port: int, directory: Path, *, as_root: bool, payloads: Sequence[int] = ()) -> str:
+    """Write the application behind the hops: nginx that returns a small static body and logs nothing.
+
+    Of each size in `payloads` it gives as many bytes at /orders/<size>, from a file `payload-<size>` in `directory`.
+    """
+    places = "".join(
+        f"        location = /orders/{size} {{ alias {directory}/payload-{size}; }}\n"
+        if size
+        else '        location = /orders/0 { return 200 ""; }\n'
+        for size in payloads
+    )
     return _nginx(
         directory,
         as_root,
         f"""\
     access_log off;
+    sendfile on;
+    open_file_cache max=16;
     server {{
         listen 127.0.0.1:{port};
-        location / {{ default_type text/plain; return 200 {json.dumps(BODY)}; }}
+{places}        location / {{ default_type text/plain; return 200 {json.dumps(BODY)}; }}
     }}
 """,
     )
@@ -117,22 +128,27 @@ def sidecar(
     outbound: tuple[int, int] | None = None,
     policy: str = POLICY,
     limits: Mapping[str, object] | None = None,
+    protocol: str = "http",
+    mutual: bool = True,
+    default: str = "deny",
+    log: bool = True,
 ) -> dict[str, str]:
     """Write a sidecar with one port, one service or both: each the port it listens on, and the next one.
 
-    `limits` are those that differ from their defaults.
+    `limits` are those that differ from their defaults, `default` is what happens where no rule speaks. Without
+    `mutual`, the service is called in plaintext; whether the port takes plaintext is for `policy` to say.
     """
     config: dict[str, Any] = {
         "workload": {"namespace": NAMESPACE, "service_account": account},
         "trust_domain": TRUST_DOMAIN,
         "identity": {"files": {"directory": str(identity)}},
-        "policy": {"directory": str(directory / "policy")},
+        "policy": {"directory": str(directory / "policy"), "default": default},
         "health": {"listen": f"127.0.0.1:{health}"},
-        "telemetry": {"access_log": str(directory / LOG_FILE)},
+        "telemetry": {"access_log": str(directory / LOG_FILE) if log else "off"},
     }
     if inbound is not None:
         listen, app = inbound
-        port = {"listen": f"127.0.0.1:{listen}", "port": 8080, "app": f"127.0.0.1:{app}", "protocol": "http"}
+        port = {"listen": f"127.0.0.1:{listen}", "port": 8080, "app": f"127.0.0.1:{app}", "protocol": protocol}
         config["inbound"] = {"ports": [port]}
     if outbound is not None:
         listen, endpoint = outbound
@@ -142,8 +158,8 @@ def sidecar(
                 {
                     "name": CALLED,
                     "endpoints": [f"127.0.0.1:{endpoint}"],
-                    "protocol": "http",
-                    "identities": [CALLED_ID],
+                    "protocol": protocol,
+                    **({"identities": [CALLED_ID]} if mutual else {"tls": "none"}),
                 }
             ],
         }
@@ -183,9 +199,13 @@ _LOG_KEYS: Final = {
 }
 
 
-def nginx(hop: Hop, *, log: bool, as_root: bool) -> dict[str, str]:
-    """Write an nginx hop, with a JSON access log of the keys that it knows or with none."""
+def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[str, str]:
+    """Write an nginx hop, with a JSON access log of the keys that it knows or with none.
+
+    One that is not `pooled` makes a new connection to the next hop for every request.
+    """
     keys = ", ".join(f'"{key}": "{variable}"' for key, variable in _LOG_KEYS.items())
+    kept = f"        keepalive 128;\n        keepalive_requests {KEPT_REQUESTS};\n" if pooled else ""
     access_log = f"access_log {hop.log} mesh buffer=64k flush=1s;" if log else "access_log off;"
     certificate, key, roots = (hop.identity / name for name in ("tls.crt", "tls.key", "ca.crt"))
     if hop.inbound:
@@ -222,9 +242,7 @@ proxy_pass https://next_hop;
     {access_log}
     upstream next_hop {{
         server 127.0.0.1:{hop.next};
-        keepalive 128;
-        keepalive_requests {KEPT_REQUESTS};
-    }}
+{kept}    }}
     server {{
 {listen}
         location / {{
@@ -263,7 +281,7 @@ http {{
 # --- haproxy --------------------------------------------------------------------------------------------------------
 
 
-def haproxy(hop: Hop) -> dict[str, str]:
+def haproxy(hop: Hop, *, pooled: bool = True) -> dict[str, str]:
     """Write a haproxy hop with a JSON log on its standard output; it wants `identity.pem`, chain and key joined."""
     fields = {
         "start_time": "%[date,ltime(%Y-%m-%dT%H:%M:%S)]",
@@ -304,7 +322,7 @@ defaults
     timeout client 60s
     timeout server 60s
     timeout http-keep-alive 60s
-    http-reuse always
+    http-reuse {"always" if pooled else "never"}
     unique-id-format %{{+X}}o\\ %ci:%cp_%fi:%fp_%Ts_%rt
     log-format "{log_format}"
 frontend entry

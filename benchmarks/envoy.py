@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import policies
 from benchmarks.configs import CALLED, CALLED_ID, CALLER_ID, DENIED_PREFIX, Hop
 
 _TYPE: Final = "type.googleapis.com/envoy."
@@ -41,6 +42,9 @@ _LOG_KEYS: Final = {
     "source_principal": "%DOWNSTREAM_PEER_URI_SAN%",
     "destination_principal": "%DOWNSTREAM_LOCAL_URI_SAN%",
 }
+_TCP_LOG_KEYS: Final = {
+    key: value for key, value in _LOG_KEYS.items() if not value.startswith("%REQ(") and key != "response_code"
+}
 
 
 def maybe_envoy() -> str | None:
@@ -69,9 +73,39 @@ def envoy_command(binary: str, hop: Hop) -> list[str]:
     ]
 
 
-def envoy(hop: Hop) -> dict[str, str]:
-    """Write an Envoy hop: the JSON access log in both, the policy in the inbound one."""
-    listener: dict[str, Any] = {"filters": [{"name": "http", "typed_config": _manager(hop)}]}
+def envoy(hop: Hop, *, rules: int = 0) -> dict[str, str]:
+    """Write an Envoy hop: the JSON access log in both, the policy in the inbound one.
+
+    The policy is of `rules` rules, as a run has them; 0 stands for what the files of `configs.POLICY` say.
+    """
+    return _written(hop, [{"name": "http", "typed_config": _manager(hop, rules)}])
+
+
+def envoy_tcp(hop: Hop, *, rules: int) -> dict[str, str]:
+    """Write a hop of Envoy's TCP proxy: the JSON access log in both, the network policy in the inbound one."""
+    log = _access_log(hop, _TCP_LOG_KEYS)
+    proxy = {
+        "@type": _TYPE + "extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "entry",
+        "cluster": "next_hop",
+        "access_log": log,
+    }
+    judges = [
+        {
+            "name": f"rbac-{number}",
+            "typed_config": {
+                "@type": _TYPE + "extensions.filters.network.rbac.v3.RBAC",
+                "stat_prefix": f"rbac_{number}.",
+                "rules": found,
+            },
+        }
+        for number, found in enumerate(policies.envoy_tcp(rules) if hop.inbound and rules else ())
+    ]
+    return _written(hop, [*judges, {"name": "tcp", "typed_config": proxy}])
+
+
+def _written(hop: Hop, filters: list[dict[str, Any]]) -> dict[str, str]:
+    listener: dict[str, Any] = {"filters": filters}
     cluster: dict[str, Any] = {
         "name": "next_hop",
         "type": "STATIC",
@@ -105,7 +139,7 @@ def envoy(hop: Hop) -> dict[str, str]:
     return {"envoy.json": json.dumps(config, indent=1) + "\n"}
 
 
-def _manager(hop: Hop) -> dict[str, Any]:
+def _manager(hop: Hop, rules: int) -> dict[str, Any]:
     router = {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": _TYPE + "extensions.filters.http.router.v3.Router"},
@@ -115,19 +149,10 @@ def _manager(hop: Hop) -> dict[str, Any]:
         "stat_prefix": "entry",
         "codec_type": "HTTP1",
         "normalize_path": True,
-        "access_log": [
-            {
-                "name": "file",
-                "typed_config": {
-                    "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
-                    "path": str(hop.log),
-                    "log_format": {"json_format": _LOG_KEYS},
-                },
-            }
-        ],
+        "access_log": _access_log(hop, _LOG_KEYS),
         "forward_client_cert_details": "SANITIZE_SET" if hop.inbound else "SANITIZE",
         "set_current_client_cert_details": {"uri": True},
-        "http_filters": [*_policy(), router] if hop.inbound else [router],
+        "http_filters": [*_policy(rules), router] if hop.inbound else [router],
         "route_config": {
             "name": "all",
             "virtual_hosts": [
@@ -141,23 +166,32 @@ def _manager(hop: Hop) -> dict[str, Any]:
     }
 
 
-def _policy() -> list[dict[str, Any]]:
+def _access_log(hop: Hop, keys: dict[str, str]) -> list[dict[str, Any]]:
+    settings = {
+        "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
+        "path": str(hop.log),
+        "log_format": {"json_format": keys},
+    }
+    return [{"name": "file", "typed_config": settings}]
+
+
+def _policy(number: int) -> list[dict[str, Any]]:
     """Say what the policy files of Remora's hop say, as Istio does: a filter for DENY before one for ALLOW."""
     principal = {"authenticated": {"principal_name": {"exact": CALLER_ID}}}
     methods = [{"header": {"name": ":method", "string_match": {"exact": method}}} for method in ("GET", "POST")]
-    rules = (
-        ("DENY", [{"url_path": {"path": {"prefix": DENIED_PREFIX + "/"}}}], [{"any": True}]),
-        ("ALLOW", [{"or_rules": {"rules": methods}}], [principal]),
-    )
+    rules: list[dict[str, Any]] = [
+        {"action": action, "policies": {"bench": {"permissions": wants, "principals": who}}}
+        for action, wants, who in (
+            ("DENY", [{"url_path": {"path": {"prefix": DENIED_PREFIX + "/"}}}], [{"any": True}]),
+            ("ALLOW", [{"or_rules": {"rules": methods}}], [principal]),
+        )
+    ]
     return [
         {
-            "name": f"rbac-{action.lower()}",
-            "typed_config": {
-                "@type": _TYPE + "extensions.filters.http.rbac.v3.RBAC",
-                "rules": {"action": action, "policies": {"bench": {"permissions": wants, "principals": who}}},
-            },
+            "name": f"rbac-{found['action'].lower()}",
+            "typed_config": {"@type": _TYPE + "extensions.filters.http.rbac.v3.RBAC", "rules": found},
         }
-        for action, wants, who in rules
+        for found in (policies.envoy_http(number) if number else rules)
     ]
 
 

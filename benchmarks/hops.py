@@ -92,7 +92,7 @@ def run(
     wrk, nginx = maybe_program("wrk") or "", maybe_program("nginx") or ""
     with Programs() as programs, bound_to(cores.others):
         app = _start_application(programs, nginx, directory, cores.others)
-        identities = _make_identities(directory)
+        identities = make_identities(directory)
         standings = []
         for contender in wanted:
             if not contender.absent:
@@ -119,7 +119,7 @@ def _start_application(programs: Programs, nginx: str, directory: Path, core: in
     return port
 
 
-def _make_identities(directory: Path) -> dict[str, Path]:
+def make_identities(directory: Path) -> dict[str, Path]:
     """Issue both identities. They carry a DNS name besides: nginx and haproxy verify a server by nothing else."""
     memory = MemoryAuthority(configs.TRUST_DOMAIN)
     made = {}
@@ -162,14 +162,14 @@ def _start(
 
 def _check_answer(standing: Standing) -> None:
     """Ask once: the application's own body must come back through both hops."""
-    status, body = _get(standing.entry, "/orders/1")
+    status, body = get(standing.entry, "/orders/1")
     if (status, body) != (200, configs.BODY.encode()):
         raise BenchError(
             f"{standing.contender.name} answers {status} {body[:200]!r} where the application's 200 was due"
         )
 
 
-def _get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
@@ -216,7 +216,7 @@ def _load(standing: Standing, wrk: str, plan: Plan, seconds: float, *, denied: s
         try:
             if denied:
                 time.sleep(seconds / 2)
-                status, _ = _get(standing.entry, denied)
+                status, _ = get(standing.entry, denied)
                 if status != 403:
                     raise BenchError(f"{name} answered {status} to a request for {denied}, which its policy denies")
             said, _ = process.communicate(timeout=seconds + 30)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+PATH: Final = "/orders/42?currency=EUR"
+"""What is asked for where nothing else is said."""
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TOTAL: Final = re.compile(r"^\s*(\d+) requests in ([\d.]+)(us|ms|s|m|h), ", re.M)
 _RATE: Final = re.compile(r"^Requests/sec:\s+([\d.]+)$", re.M)
@@ -39,8 +41,13 @@ class LoadReport:
     broken: int
 
 
-def wrk_command(program: str, port: int, *, connections: int, seconds: float) -> list[str]:
-    """Write the command line: one thread, `connections` kept open, whole seconds (wrk knows no others)."""
+def wrk_command(
+    program: str, port: int, *, connections: int, seconds: float, path: str = PATH, close: bool = False
+) -> list[str]:
+    """Write the command line: one thread, `connections` at once, whole seconds (wrk knows no others).
+
+    Connections are kept open; with `close` each serves one request.
+    """
     return [
         program,
         "--threads=1",
@@ -48,7 +55,8 @@ def wrk_command(program: str, port: int, *, connections: int, seconds: float) ->
         f"--duration={max(1, round(seconds))}s",
         "--timeout=10s",
         "--latency",
-        f"http://127.0.0.1:{port}/orders/42?currency=EUR",
+        *(("--header", "Connection: close") if close else ()),
+        f"http://127.0.0.1:{port}{path}",
     ]
 
 

@@ -61,29 +61,48 @@ def parse_core_stat(text: str) -> dict[int, tuple[int, int]]:
     return cores
 
 
-def tree_ticks(stats: Mapping[int, ProcessStat], roots: Sequence[int]) -> int:
-    """Add up the ticks of processes and of all their living descendants; one that is gone counts nothing."""
+def trees(stats: Mapping[int, ProcessStat], roots: Sequence[int]) -> list[int]:
+    """Find processes and all their living descendants; one that is gone is left out."""
     children: dict[int, list[int]] = {}
     for pid, stat in stats.items():
         children.setdefault(stat.parent, []).append(pid)
-    total = 0
+    found = []
     waiting = list(roots)
     while waiting:
         pid = waiting.pop()
         if pid in stats:
-            total += stats[pid].ticks
+            found.append(pid)
         waiting += children.get(pid, ())
-    return total
+    return found
 
 
-def cpu_seconds(roots: Sequence[int]) -> float:
-    """Tell the CPU time that processes and their descendants have used since they started."""
+def tree_ticks(stats: Mapping[int, ProcessStat], roots: Sequence[int]) -> int:
+    """Add up the ticks of processes and of all their living descendants; one that is gone counts nothing."""
+    return sum(stats[pid].ticks for pid in trees(stats, roots))
+
+
+def process_stats() -> dict[int, ProcessStat]:
+    """Read what the kernel says of every process there is."""
     stats: dict[int, ProcessStat] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it has ended since the directory was read
                 stats[int(entry.name)] = parse_process_stat(Path(entry.path, "stat").read_text("latin-1"))
-    return tree_ticks(stats, roots) / TICKS_PER_SECOND
+    return stats
+
+
+def cpu_seconds(roots: Sequence[int]) -> float:
+    """Tell the CPU time that processes and their descendants have used since they started."""
+    return tree_ticks(process_stats(), roots) / TICKS_PER_SECOND
+
+
+def resident_mib(roots: Sequence[int]) -> float:
+    """Tell the resident memory of processes and their descendants, in MiB; what they share counts for each."""
+    pages = 0
+    for pid in trees(process_stats(), roots):
+        with contextlib.suppress(OSError):
+            pages += int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def core_seconds(core: int) -> tuple[float, float]:

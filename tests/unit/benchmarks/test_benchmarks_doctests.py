@@ -7,10 +7,24 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import figures, host, load, memory, scrape
+from benchmarks import (
+    comparison,
+    figures,
+    host,
+    load,
+    matrix,
+    memory,
+    open_loop,
+    scrape,
+    tables,
+    tcp_load,
+    wiring,
+)
+
+MODULES = [comparison, figures, host, load, matrix, memory, open_loop, scrape, tables, tcp_load, wiring]
 
 
-@pytest.mark.parametrize("module", [figures, host, load, memory, scrape], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_the_examples_run(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
