@@ -199,17 +199,14 @@ _LOG_KEYS: Final = {
 }
 
 
-def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[str, str]:
-    """Write an nginx hop, with a JSON access log of the keys that it knows or with none.
+def nginx_tls(hop: Hop) -> str:
+    """Write where an nginx hop listens, and its mutual TLS: towards the caller inbound, towards the next hop outbound.
 
-    One that is not `pooled` makes a new connection to the next hop for every request.
+    HTTP and TCP take the same lines (modules `http` and `stream`), so that their work is equal.
     """
-    keys = ", ".join(f'"{key}": "{variable}"' for key, variable in _LOG_KEYS.items())
-    kept = f"        keepalive 128;\n        keepalive_requests {KEPT_REQUESTS};\n" if pooled else ""
-    access_log = f"access_log {hop.log} mesh buffer=64k flush=1s;" if log else "access_log off;"
     certificate, key, roots = (hop.identity / name for name in ("tls.crt", "tls.key", "ca.crt"))
     if hop.inbound:
-        listen = f"""\
+        return f"""\
         listen 127.0.0.1:{hop.listen} ssl;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
@@ -219,20 +216,28 @@ def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[st
         ssl_protocols TLSv1.3;
         ssl_session_tickets off;
         ssl_session_cache off;"""
-        location = "proxy_pass http://next_hop;"
-    else:
-        listen = f"        listen 127.0.0.1:{hop.listen};"
-        location = f"""\
-proxy_pass https://next_hop;
-            proxy_ssl_certificate {certificate};
-            proxy_ssl_certificate_key {key};
-            proxy_ssl_trusted_certificate {roots};
-            proxy_ssl_verify on;
-            proxy_ssl_verify_depth 3;
-            proxy_ssl_name {CALLED};
-            proxy_ssl_server_name on;
-            proxy_ssl_protocols TLSv1.3;
-            proxy_ssl_session_reuse off;"""
+    return f"""\
+        listen 127.0.0.1:{hop.listen};
+        proxy_ssl_certificate {certificate};
+        proxy_ssl_certificate_key {key};
+        proxy_ssl_trusted_certificate {roots};
+        proxy_ssl_verify on;
+        proxy_ssl_verify_depth 3;
+        proxy_ssl_name {CALLED};
+        proxy_ssl_server_name on;
+        proxy_ssl_protocols TLSv1.3;
+        proxy_ssl_session_reuse off;"""
+
+
+def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[str, str]:
+    """Write an nginx hop, with a JSON access log of the keys that it knows or with none.
+
+    One that is not `pooled` makes a new connection to the next hop for every request.
+    """
+    keys = ", ".join(f'"{key}": "{variable}"' for key, variable in _LOG_KEYS.items())
+    kept = f"        keepalive 128;\n        keepalive_requests {KEPT_REQUESTS};\n" if pooled else ""
+    access_log = f"access_log {hop.log} mesh buffer=64k flush=1s;" if log else "access_log off;"
+    scheme = "http" if hop.inbound else "https"
     return {
         "nginx.conf": _nginx(
             hop.directory,
@@ -244,9 +249,9 @@ proxy_pass https://next_hop;
         server 127.0.0.1:{hop.next};
 {kept}    }}
     server {{
-{listen}
+{nginx_tls(hop)}
         location / {{
-            {location}
+            proxy_pass {scheme}://next_hop;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $host;

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.configs import CALLED, CALLED_ID, CALLER_ID, Hop
+from benchmarks.configs import CALLED, CALLED_ID, CALLER_ID, Hop, nginx_tls
 
 STREAM_MODULE: Final = "/usr/lib/nginx/modules/ngx_stream_module.so"
 """Where Debian puts nginx's module for TCP (package libnginx-mod-stream)."""
@@ -15,31 +15,7 @@ STREAM_MODULE: Final = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 def nginx_tcp(hop: Hop, *, as_root: bool) -> dict[str, str]:
     """Write a hop of nginx's stream module, without a log."""
-    certificate, key, roots = (hop.identity / name for name in ("tls.crt", "tls.key", "ca.crt"))
-    if hop.inbound:
-        listen = f"""\
-        listen 127.0.0.1:{hop.listen} ssl;
-        ssl_certificate {certificate};
-        ssl_certificate_key {key};
-        ssl_client_certificate {roots};
-        ssl_verify_client on;
-        ssl_verify_depth 3;
-        ssl_protocols TLSv1.3;
-        ssl_session_tickets off;
-        ssl_session_cache off;"""
-    else:
-        listen = f"""\
-        listen 127.0.0.1:{hop.listen};
-        proxy_ssl on;
-        proxy_ssl_certificate {certificate};
-        proxy_ssl_certificate_key {key};
-        proxy_ssl_trusted_certificate {roots};
-        proxy_ssl_verify on;
-        proxy_ssl_verify_depth 3;
-        proxy_ssl_name {CALLED};
-        proxy_ssl_server_name on;
-        proxy_ssl_protocols TLSv1.3;
-        proxy_ssl_session_reuse off;"""
+    proxied = "" if hop.inbound else "        proxy_ssl on;\n"
     text = f"""\
 load_module {STREAM_MODULE};
 daemon off;
@@ -51,8 +27,8 @@ events {{ worker_connections 4096; }}
 stream {{
     tcp_nodelay on;
     server {{
-{listen}
-        proxy_pass 127.0.0.1:{hop.next};
+{nginx_tls(hop)}
+{proxied}        proxy_pass 127.0.0.1:{hop.next};
     }}
 }}
 """

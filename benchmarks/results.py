@@ -57,8 +57,6 @@ METRICS: Final[Mapping[str, Metric]] = {
 """Every figure that a repetition may hold. A request is a round trip for TCP, a new connection for handshakes; MB is
 10**6 bytes. `cpu_us` and `cpu_us_per_mb` are of all measured proxies together, from the kernel's accounting."""
 
-CAPACITY_FIGURES: Final = ("rate", "cpu_us", "p50_us", "p99_us", "rss_mib")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentile:

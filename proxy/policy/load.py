@@ -87,8 +87,6 @@ def load(
         default=settings.default,
         has_allow=any(policy.action is Action.ALLOW for policy in enforced),
         has_shadow_allow=any(policy.dry_run and policy.action is Action.ALLOW for policy in selecting),
-        looks_at=looks_at,
-        trusted_proxies=settings.trusted_proxies,
         cacheable=looks_at <= CACHED,
         modes=modes,
         http=_tables(rules, opaque=False),

@@ -27,7 +27,7 @@ from proxy.errors import Fault, Reason
 from proxy.policy import explain
 from proxy.policy.facts import Facts
 from proxy.policy.kept import Kept
-from proxy.policy.model import IDENTITY, TOKEN, Attribute, AuthorizationPolicy, MtlsMode, PolicyDefault
+from proxy.policy.model import IDENTITY, Attribute, AuthorizationPolicy, MtlsMode, PolicyDefault
 from proxy.policy.nearest import NearestRules
 from proxy.policy.peers import PeerModes
 from proxy.policy.rules import PolicyRule
@@ -75,9 +75,9 @@ class PolicySnapshot:
 
     `source_digest` is the SHA-256 of the files, `warnings` what lint has to say. `policies` are those that select the
     workload, in the order of decisions, and `rules` all of their rules; `nearest` finds those that a denied call came
-    near. `authentication` judges tokens, None when no RequestAuthentication selects the workload. `looks_at` says what
-    a decision depends on: it is `cacheable` when that is no more than peer, port, method, path and host. The permit of
-    a request with a token ends with the token all the same. `kept` says what of a denied call is kept.
+    near. `authentication` judges tokens, None when no RequestAuthentication selects the workload. A decision is
+    `cacheable` when it depends on no more than peer, port, method, path and host; the permit of a request with a token
+    ends with the token all the same. `kept` says what of a denied call is kept.
     """
 
     generation: Generation
@@ -86,8 +86,6 @@ class PolicySnapshot:
     default: PolicyDefault
     has_allow: bool
     has_shadow_allow: bool
-    looks_at: frozenset[Attribute]
-    trusted_proxies: int
     cacheable: bool
     modes: PeerModes = field(repr=False)
     http: Tables = field(repr=False)
@@ -102,21 +100,6 @@ class PolicySnapshot:
     def allow_rules(self) -> tuple[PolicyRule, ...]:
         """The rules that can allow: those of enforced ALLOW policies."""
         return self.nearest.rules
-
-    @property
-    def looks_at_headers(self) -> bool:
-        """Say whether a decision depends on header lines, x-forwarded-for of trusted proxies among them."""
-        return Attribute.HEADER in self.looks_at or (Attribute.REMOTE_IP in self.looks_at and self.trusted_proxies > 0)
-
-    @property
-    def looks_at_source_ip(self) -> bool:
-        """Say whether a decision depends on the address of the peer, also where it stands for the remote address."""
-        return not self.looks_at.isdisjoint((Attribute.SOURCE_IP, Attribute.REMOTE_IP))
-
-    @property
-    def looks_at_token(self) -> bool:
-        """Say whether a decision depends on the verified token of the request."""
-        return not self.looks_at.isdisjoint(TOKEN)
 
     def mode(self, port: int) -> MtlsMode:
         """Say which mode of PeerAuthentication holds on a workload port."""

@@ -34,7 +34,6 @@ from proxy.protocol.stream import (
 )
 
 CR: Final = 13
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class ServerCodec(Reading):
@@ -133,10 +132,6 @@ class ServerCodec(Reading):
         end = grown.find(b"\r\n")
         if end >= 0:
             parse_request_line(bytes(grown[:end]))
-
-    def encode_continue(self) -> bytes:
-        """Write `100 Continue`."""
-        return _CONTINUE
 
     def encode_response(self, head: ResponseHead, *, extra: bytes = b"", close: bool = False) -> bytes:
         """Write an answer's head and remember how its body must be framed.

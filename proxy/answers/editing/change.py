@@ -95,7 +95,7 @@ def _one_value_more(world: World, facts: Facts) -> Iterator[Candidate]:
     if near is None or base is None or missing is None or (near.rule.is_http and not facts.is_http):
         return
     at, clause = missing
-    value = value_for(clause.clause, facts, world.snapshot.trusted_proxies)
+    value = value_for(clause.clause, facts, world.settings.trusted_proxies)
     if value is None or (clause.clause.attribute in _WHO and not near.rule.operations):
         return
     yield Candidate(
