@@ -11,6 +11,7 @@ cause, the next step. A peer that went away is an outcome (a Reason in the recor
 from __future__ import annotations
 
 import enum
+import errno
 import logging
 from dataclasses import dataclass
 
@@ -238,6 +239,27 @@ def reason_of(failure: OSError, otherwise: Reason) -> Reason:
     """Give the Reason that a broken connection carries itself (a peer that refused us by an alert), or `otherwise`."""
     reason = getattr(failure, "reason", None)
     return reason if isinstance(reason, Reason) else otherwise
+
+
+class BufferOverrun(OSError):
+    """More is held for a peer than one connection may hold, though its source was told to stop."""
+
+    reason = Reason.BUFFER_LIMIT
+
+
+class InternalFault(OSError):
+    """A break that the sidecar itself is to blame for."""
+
+    reason = Reason.INTERNAL_ERROR
+
+
+class TrustEnded(OSError):
+    """A break of our making: who is at the other end is no longer vouched for."""
+
+    reason = Reason.TRUST_ENDED
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "the server is no longer vouched for, or may not answer for this service")
 
 
 class ConfigError(RemoraError):

@@ -18,7 +18,7 @@ from proxy.protocol.headers import xfcc_value
 from proxy.protocol.stream import Field, RequestHead
 from proxy.sidecar import Sidecar
 from proxy.telemetry.record import Record, Scope
-from proxy.telemetry.trace import identifiers, new_request_id
+from proxy.telemetry.trace import completed, identifiers, new_request_id
 from proxy.types import ConnectionAttributes, Denial, Generation, Permit
 
 
@@ -32,6 +32,19 @@ class _Recorded:
 
     def begin(self, head: RequestHead) -> Record:
         """Begin the record of a request."""
+        remembered = head.remembered
+        if remembered is not None:
+            line, block, _, request_id, traced = remembered
+            record = Record(
+                self._scope,
+                protocol="HTTP/1.1" if line.version == b"1.1" else "HTTP/1.0",
+                method=line.method_text,
+                path=line.path_text,
+            )
+            record.authority, record.user_agent = block.authority_text, block.user_agent
+            record.forwarded_for = block.forwarded_for
+            record.request_id, record.trace_lines = completed(request_id, traced)
+            return record
         record = Record(
             self._scope,
             protocol="HTTP/1.0" if head.version == b"1.0" else "HTTP/1.1",

@@ -222,7 +222,7 @@ class Balancer:
         count = len(ring)
         chosen: Endpoint | None = None
         soonest: Endpoint | None = None
-        least = math.inf
+        least = 0
         looked_at = 0
         for index in range(self._turn, self._turn + count):
             endpoint = ring[index % count]
@@ -233,7 +233,7 @@ class Balancer:
                     soonest = endpoint
                 continue
             load = endpoint.pool.load
-            if load < least:
+            if chosen is None or load < least:
                 chosen, least, self._turn = endpoint, load, (index + 1) % count
                 if not load:
                     break

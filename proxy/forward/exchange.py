@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from proxy.errors import ProtocolError, Reason, RemoraError, reason_of
 from proxy.forward.upstream import NextHop, UpstreamConnection
 from proxy.interfaces import RequestRecord
+from proxy.protocol.remembered import Answer
 from proxy.protocol.stream import Data, End, Field, RequestHead, ResponseHead, Trailers
 from proxy.types import Permit
 
@@ -39,6 +40,9 @@ class Downstream(Protocol):
 
     def answer_data(self, data: bytes) -> None:
         """Take body bytes of the answer."""
+
+    def answer_whole(self, answer: Answer, data: bytes) -> None:
+        """Take a whole answer, whose body ends `data`; it goes out at once."""
 
     def answer_end(self, trailers: Sequence[Field]) -> None:
         """Learn that the answer is complete; everything taken so far goes out."""
@@ -160,15 +164,19 @@ class Exchange:
         codec = upstream.codec
         pending = self._pending
         first = not self._flushes
-        if first:
+        if first and self.request_ended and self._forwarded.content_length >= 0:
+            body = b"" if not pending else pending[0] if len(pending) == 1 else b"".join(pending)
+            out = codec.encode_whole(self._forwarded, body, extra=self._lines, strip_reserved=self._strip)
+            self._end_sent = True
+        elif first:
             out = codec.encode_request(self._forwarded, extra=self._lines, strip_reserved=self._strip)
         elif pending or (self.request_ended and not self._end_sent):
             out = b""
         else:
             return
-        if pending:
+        if pending and not self._end_sent:
             out += codec.encode_data(pending[0] if len(pending) == 1 else b"".join(pending))
-        if self.request_ended:
+        if self.request_ended and not self._end_sent:
             self._end_sent = True
             out += codec.encode_end(self._trailers)
         if not out:
@@ -238,6 +246,14 @@ class Exchange:
         if upstream is None:
             return
         codec, down, record = upstream.codec, self._down, self.record
+        answer = codec.take_whole(data)
+        if answer is not None:
+            record.responded(answer.head.status)
+            record.bytes_sent += answer.length
+            self.response = answer.head
+            self._let_back(upstream)
+            down.answer_whole(answer, data)
+            return
         trailers: Sequence[Field] = ()
         try:
             codec.receive(data)
@@ -275,6 +291,12 @@ class Exchange:
         self._down.switch(upstream, response, permit)
 
     def _complete(self, upstream: UpstreamConnection, trailers: Sequence[Field]) -> None:
+        self._let_back(upstream)
+        # The bytes leave before the record is written: telling costs the client nothing.
+        self._down.answer_end(trailers)
+
+    def _let_back(self, upstream: UpstreamConnection) -> None:
+        """Give the connection back: the answer is complete."""
         self.upstream = None
         self.answered = True
         self._held = None
@@ -285,8 +307,6 @@ class Exchange:
             else:
                 pool.discard(upstream)
         self._pending.clear()
-        # The bytes leave before the record is written: telling costs the client nothing.
-        self._down.answer_end(trailers)
 
     def _upstream_fault(self, fault: ProtocolError) -> None:
         if self.response is not None:

@@ -14,25 +14,22 @@ Facts true between events:
 2. `_closing` means: no request after this one. While no answer's head is out, it becomes `Connection: close`.
 3. Of the two sides, whichever is congested pauses the other; nothing is collected beyond the wires' water marks, and
    no request is begun while the client does not take the answers to the last ones.
-4. Lingering: our side ends once all is written, what still comes is dropped, and `closed` follows within
-   `times.linger` of that end. A client that does not take the last answer is reset: a close would make it look whole.
+4. How it lingers and ends is told in `proxy.forward.served`.
 5. A request that runs when the peer's certificate ends has `times.finish`; then it is cut.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.errors import ProtocolError, Reason, RemoraError, reason_of
 from proxy.forward.answer import own_answer
 from proxy.forward.exchange import BACKLOG_LIMIT, Exchange
 from proxy.forward.pool import UpstreamConnection
-from proxy.forward.route import HttpTimes, Route
-from proxy.forward.tunnel import Tunnel, resets
-from proxy.interfaces import Clock, Wire
-from proxy.protocol.http1 import ServerCodec
+from proxy.forward.served import ServedConnection
+from proxy.forward.tunnel import Tunnel
+from proxy.protocol.remembered import Answer
 from proxy.protocol.stream import Data, End, Field, RequestHead, ResponseHead, Trailers
 from proxy.types import Denial, Permit
 
@@ -40,71 +37,10 @@ DISCARD_LIMIT: Final = 1_048_576
 """Bytes of an already answered request that are read and dropped to keep its connection, and again while it lingers."""
 
 
-class HttpForward:
+class HttpForward(ServedConnection):
     """One downstream HTTP/1 connection. `on_end` is called once, when the connection is closed, with why."""
 
-    __slots__ = (
-        "_clock",
-        "_close_revoked",
-        "_closing",
-        "_codec",
-        "_discarded",
-        "_end_reason",
-        "_exchange",
-        "_expired",
-        "_head_begun",
-        "_lingering",
-        "_on_end",
-        "_out",
-        "_peer_ended",
-        "_pumping",
-        "_route",
-        "_times",
-        "_tunnel",
-        "_wire",
-        "deadline",
-        "ends_at",
-        "requests",
-        "slot",
-    )
-
-    def __init__(
-        self,
-        wire: Wire,
-        codec: ServerCodec,
-        route: Route,
-        *,
-        clock: Clock,
-        times: HttpTimes,
-        ends_at: float,
-        close_revoked: Callable[[], float] = resets,
-        on_end: Callable[[Reason], None],
-    ) -> None:
-        """`ends_at`, in the clock's time, is when the downstream peer's certificate ends.
-
-        `close_revoked` says how many seconds a tunnel has to close that is no longer allowed; 0: what is not is reset.
-        """
-        self._wire = wire
-        self._codec = codec
-        self._route = route
-        self._clock = clock
-        self._times = times
-        self._close_revoked = close_revoked
-        self._on_end: Callable[[Reason], None] | None = on_end
-        self.deadline = self.slot = math.inf
-        self.ends_at = ends_at
-        self.requests = 0
-        self._exchange: Exchange | None = None
-        self._tunnel: Tunnel | None = None
-        self._out: list[bytes] = []
-        self._discarded = 0
-        self._head_begun = False
-        self._closing = False
-        self._expired = False
-        self._lingering = False
-        self._peer_ended = False
-        self._pumping = False
-        self._end_reason = Reason.OK
+    __slots__ = ()
 
     def start(self, first: bytes = b"") -> None:
         """Begin to serve; `first` was read before the protocol was known."""
@@ -118,33 +54,6 @@ class HttpForward:
         if not self._wire.closed:
             self._wire.start()
             self._wire.read_now()
-
-    def drain(self) -> None:
-        """Finish what runs, then close; a connection that owes no answer closes now."""
-        self._closing = True
-        if self._lingering or self._wire.closed:
-            return
-        if self._exchange is None or self._exchange.answered:
-            self._linger(Reason.DRAINED)
-
-    def break_off(self, reason: Reason) -> None:
-        """Reset everything, now."""
-        if self._tunnel is not None:
-            self._tunnel.break_off(reason)
-        else:
-            self._abort(reason)
-
-    def revoke(self, reason: Reason) -> None:
-        """End a connection that is itself not allowed any more; half an answer is reset: it must not look whole."""
-        exchange = self._exchange
-        if self._tunnel is not None:
-            self._tunnel.revoke(reason)
-        elif not self._close_revoked() or (
-            exchange is not None and exchange.response is not None and not exchange.answered
-        ):
-            self._abort(reason)
-        elif not self._lingering:
-            self._linger(reason)
 
     def judge_again(self) -> None:
         """Judge the request at hand by the newest policy.
@@ -168,6 +77,11 @@ class HttpForward:
 
     def data_received(self, data: bytes) -> None:
         if not self._lingering:
+            if self._exchange is None and not self._pumping and not self._wire.congested:
+                head = self._codec.take_whole(data)
+                if head is not None:
+                    self._whole_request(head, data)
+                    return
             self._codec.receive(data)
             self._pump()
             return
@@ -248,6 +162,27 @@ class HttpForward:
             elif codec.buffered > BACKLOG_LIMIT:
                 wire.pause()
 
+    def _whole_request(self, head: RequestHead, data: bytes) -> None:
+        """Take a request that came in one read, its body at the end of `data`; what `_pump` does with three events."""
+        self._pumping = True
+        try:
+            self._request_head(head)
+            if head.content_length and not self._lingering:
+                self._request_data(data[-head.content_length :])
+            if not self._lingering and not self._wire.closed:
+                self._request_end()
+        except ProtocolError as fault:
+            self._refuse(fault)
+            return
+        finally:
+            self._pumping = False
+        exchange = self._exchange
+        if exchange is None:
+            if self._wire.congested and not self._lingering:
+                self._wire.pause()
+        elif not exchange.answered:
+            exchange.flush()
+
     def _request_head(self, head: RequestHead) -> None:
         route = self._route
         record = route.begin(head)
@@ -323,6 +258,26 @@ class HttpForward:
             exchange.record.finish(Reason.OK)
         self._answer_out()
 
+    def answer_whole(self, answer: Answer, data: bytes) -> None:
+        exchange, codec = self._exchange, self._codec
+        size = answer.length
+        if (
+            exchange is None
+            or self._closing
+            or self._out
+            or exchange.head.upgrade
+            or exchange.head.expects_continue
+            or not codec.may_be_prepared
+        ):
+            self.answer_head(answer.head)
+            if size:
+                self.answer_data(data[-size:])
+            self.answer_end(())
+            return
+        self._wire.write(answer.written + data[-size:] if size else answer.written)
+        exchange.record.finish(Reason.OK)
+        self._next()
+
     def answer_flush(self) -> bool:
         out, exchange = self._out, self._exchange
         if out:
@@ -378,11 +333,11 @@ class HttpForward:
             self._linger(Reason.OK)
             return
         self._exchange = None
-        self._codec.start_next_stream()
+        more = self._codec.start_next_stream()
         self._arm(self._times.idle)
         if not self._pumping:
             self._wire.resume()
-            if self._codec.buffered or self._peer_ended:
+            if more or self._peer_ended:
                 self._pump()
 
     # --- faults, deadlines, the end ---
@@ -438,49 +393,6 @@ class HttpForward:
                     failure = RemoraError("the request stopped arriving in time", Reason.IDLE_TIMEOUT)
             exchange.let_go(unanswered=failure.reason is Reason.UPSTREAM_TIMEOUT)
             self.answer_instead(failure)
-
-    def _arm(self, seconds: float) -> None:
-        left = self.ends_at - self._clock.now
-        if left < seconds:
-            seconds = max(left, 0.0)
-        self._clock.arm(self, seconds)
-
-    def _linger(self, reason: Reason) -> None:
-        """End our side and read on for a moment: a close with unread bytes would reset, and eat, the last answer."""
-        self._drop_exchange(reason)
-        self._lingering = True
-        self._discarded = 0
-        self._end_reason = reason
-        self._wire.close_write()
-        self._wire.resume()
-        self._clock.arm(self, self._times.linger if self._wire.flushed else self._times.stream_idle)
-        self._close_flushed()
-
-    def _close_flushed(self) -> None:
-        """Close a lingering connection whose peer has ended and has been sent everything."""
-        if self._peer_ended and self._wire.flushed:
-            self._close(self._end_reason)
-
-    def _drop_exchange(self, reason: Reason) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.let_go()
-            exchange.record.finish(reason)
-
-    def _abort(self, reason: Reason) -> None:
-        self._drop_exchange(reason)
-        self._wire.abort()
-        self._ended(reason)
-
-    def _close(self, reason: Reason) -> None:
-        self._wire.close()
-        self._ended(reason)
-
-    def _ended(self, reason: Reason) -> None:
-        self._clock.disarm(self)
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
-            on_end(reason)
 
     # --- Upgrade: a tunnel after 101, and only then (RFC 9110 section 7.8) ---
 

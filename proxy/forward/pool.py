@@ -23,8 +23,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from proxy.errors import Reason, RemoraError, UpstreamError
-from proxy.forward.upstream import NextHop, Stream, TrustEnded, UpstreamConnection
+from proxy.errors import Reason, RemoraError, TrustEnded, UpstreamError
+from proxy.forward.upstream import NextHop, Stream, UpstreamConnection
 from proxy.interfaces import Clock, Wire
 from proxy.types import Generation, PeerIdentity
 
@@ -175,14 +175,15 @@ class Pool:
         waited elsewhere.
         """
         if not fresh:
-            while self._idle:
-                connection = next(reversed(self._idle))
+            idle = self._idle
+            while idle:
+                connection, _ = idle.popitem()
                 if self._may_carry(connection):
-                    del self._idle[connection]
                     connection.deadline = math.inf
                     connection.stream = stream
                     connection.uses += 1
                     return connection
+                idle[connection] = None  # by this `discard` knows that nothing is missing
                 self.discard(connection)
         self._enqueue(waiter or Waiter(stream))
         return None

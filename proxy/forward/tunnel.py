@@ -39,6 +39,7 @@ class Tunnel:
         "_upstream",
         "deadline",
         "ends_at",
+        "moved_at",
         "permit",
         "slot",
     )
@@ -69,6 +70,7 @@ class Tunnel:
         self._on_end: Callable[[Reason], None] | None = on_end
         self.deadline = self.slot = math.inf
         self.ends_at = ends_at
+        self.moved_at = clock.now
         self._downstream = _Direction(self, downstream, upstream, from_downstream=True)
         self._upstream = _Direction(self, upstream, downstream, from_downstream=False)
 
@@ -76,7 +78,8 @@ class Tunnel:
         """Join the wires; bytes that were read before the tunnel stood go first."""
         down, up = self._downstream, self._upstream
         down.source.receiver, up.source.receiver = down, up
-        self.touch()
+        self.moved_at = self._clock.now
+        self._wait(self._idle)
         if from_downstream:
             up.source.write(from_downstream)
         if from_upstream:
@@ -90,16 +93,22 @@ class Tunnel:
         for direction in (up, down):
             direction.source.read_now()
 
-    def touch(self) -> None:
-        """Something moved: put the idle deadline off, never past the end of what the tunnel stands on."""
-        self._clock.arm(self, min(self._idle, max(self.ends_at - self._clock.now, 0.0)))
+    def _wait(self, seconds: float) -> None:
+        """Be called when the tunnel may have been idle too long, never past the end of what it stands on."""
+        self._clock.arm(self, min(seconds, max(self.ends_at - self._clock.now, 0.0)))
 
     def deadline_passed(self) -> None:
-        """End a tunnel that was idle too long, or whose time is over, or that had its time to close."""
+        """End a tunnel that was idle too long, or whose time is over, or that had its time to close.
+
+        Bytes that move leave their time and nothing else; whether they put the idle deadline off is seen here.
+        """
+        now = self._clock.now
         if self._revoked_for is not None:
             self._close_now(self._revoked_for)
-        elif self._clock.now >= self.ends_at:
+        elif now >= self.ends_at:
             self.revoke(self._ends_for)
+        elif (rest := self.moved_at + self._idle - now) > 0:
+            self._wait(rest)
         else:
             self.break_off(Reason.IDLE_TIMEOUT)
 
@@ -175,7 +184,8 @@ class _Direction:
         target.write(data)
         if target.congested:
             self.source.pause()
-        self._tunnel.touch()
+        tunnel = self._tunnel
+        tunnel.moved_at = tunnel._clock.now
 
     def end_received(self) -> None:
         self.ended = True

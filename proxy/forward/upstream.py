@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.errors import Reason, RemoraError, reason_of
+from proxy.errors import Reason, RemoraError, TrustEnded, reason_of
 from proxy.interfaces import Wire
 from proxy.protocol.http1 import ClientCodec
 from proxy.types import Generation, PeerIdentity, Permit
@@ -42,15 +41,6 @@ class NextHop(Protocol):
 
     def cancel(self, stream: Stream) -> None:
         """Forget a stream that waits."""
-
-
-class TrustEnded(OSError):
-    """A break of our making: who is at the other end is no longer vouched for."""
-
-    reason = Reason.TRUST_ENDED
-
-    def __init__(self) -> None:
-        super().__init__(errno.EACCES, "the server is no longer vouched for, or may not answer for this service")
 
 
 class UpstreamConnection:

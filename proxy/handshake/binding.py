@@ -45,6 +45,9 @@ ERROR_WANT_READ: Final[int] = lib.SSL_ERROR_WANT_READ
 ERROR_WANT_WRITE: Final[int] = lib.SSL_ERROR_WANT_WRITE
 ERROR_ZERO_RETURN: Final[int] = lib.SSL_ERROR_ZERO_RETURN
 
+RECORDS: Final = 16
+"""Records that one read may give, 256 KiB: as many as a plain socket is asked for when bytes come in bulk."""
+
 _LIBRARY_SHIFT: Final = 23
 _REASON_MASK: Final = 0x7FFFFF
 _LIBRARY_SSL: Final = 20
@@ -80,11 +83,13 @@ class Calls(Protocol):
 
     `read` and `write` return the bytes moved, or 0 and less; then `error` says what kind of stop it was
     (`ERROR_WANT_READ`, ...), and for ERROR_SSL and ERROR_SYSCALL `entries` and `errno` say more. Bytes read lie in
-    `view`, valid until the next read with the same calls.
+    `view`, valid until the next read with the same calls. `places` are where further whole records may be put behind
+    the first, which goes to `buffer`; there may be none.
     """
 
     view: Any
     buffer: Any
+    places: tuple[Any, ...]
     read: Callable[[Any, Any, int], int]
     write: Callable[[Any, Any, int], int]
     error: Callable[[Any, int], int]
@@ -101,11 +106,12 @@ class DirectCalls:
     copied them.
     """
 
-    __slots__ = ("buffer", "error", "read", "view", "write")
+    __slots__ = ("buffer", "error", "places", "read", "view", "write")
 
     def __init__(self) -> None:
-        self.buffer: Any = ffi.new("char[]", READ_SIZE)
-        self.view: Any = ffi.buffer(self.buffer, READ_SIZE)
+        self.buffer: Any = ffi.new("char[]", RECORDS * READ_SIZE)
+        self.view: Any = ffi.buffer(self.buffer, RECORDS * READ_SIZE)
+        self.places: tuple[Any, ...] = tuple(self.buffer + number * READ_SIZE for number in range(1, RECORDS))
         self.read: Callable[[Any, Any, int], int] = lib.SSL_read
         self.write: Callable[[Any, Any, int], int] = lib.SSL_write
         self.error: Callable[[Any, int], int] = lib.SSL_get_error
@@ -124,10 +130,11 @@ class DirectCalls:
 class PublicCalls:
     """The same by pyOpenSSL's public `recv` and `send`: slower, and promised to stay."""
 
-    __slots__ = ("_entries", "_errno", "_error", "_numbers", "buffer", "error", "read", "view", "write")
+    __slots__ = ("_entries", "_errno", "_error", "_numbers", "buffer", "error", "places", "read", "view", "write")
 
     def __init__(self) -> None:
         self.buffer: Any = None
+        self.places: tuple[Any, ...] = ()
         self.view: Any = b""
         self.read: Callable[[Any, Any, int], int] = self._read
         self.write: Callable[[Any, Any, int], int] = self._write

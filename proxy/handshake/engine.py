@@ -28,10 +28,13 @@ Invariants:
    section 6.1).
 3. **What blocked is repeated.** After `write` returned 0, or fewer bytes than given, the record is encrypted already:
    the next `write` must begin with the same bytes, and be no shorter than what was left. (The buffer may have moved.)
-4. **One record per read.** `read` asks for 16 KiB, the most that a record holds, and OpenSSL does not read ahead: when
-   it returns, nothing decrypted is left inside that a poll on the descriptor would not show. So a level-triggered loop
-   reads once per event, and `pending` is 0. Once, right after the handshake, read without an event: bytes may have
-   come with the last flight.
+4. **Whole records per read.** Each is asked for with 16 KiB, the most that a record holds, and OpenSSL does not read
+   ahead: when `read` returns, nothing decrypted is left inside that a poll on the descriptor would not show. So a
+   level-triggered loop reads once per event, and `pending` is 0. A full record says that more come: then up to
+   `RECORDS` are taken at once (bulk over two hops: 17 to 22 % less CPU with larger plain reads, because the next
+   hop is sent 256 KiB and not 16). What stops that and is not "nothing now" is kept for the next `read`, which no
+   event may ask for: `read_again` does. Once, right after the handshake, read without an event: bytes may have come
+   with the last flight.
 5. **The shared buffer is never held.** Bytes are copied out of it before `read` returns; one buffer serves all
    connections of an event loop.
 6. **No exceptions in ordinary flow.** "Nothing now" is None and "full" is 0; exceptions are for the end of things.
@@ -42,12 +45,13 @@ Invariants:
 from __future__ import annotations
 
 import ipaddress
+import sys
 from typing import Any
 
 from OpenSSL import SSL
 
 from certs.spiffe import SpiffeId
-from proxy.constants import READ_SIZE
+from proxy.constants import ALPN_MESH, READ_SIZE
 from proxy.errors import HandshakeError, Reason
 from proxy.handshake import faults
 from proxy.handshake.binding import (
@@ -79,11 +83,13 @@ class Session:
     """
 
     __slots__ = (
+        "_behind",
         "_buffer",
         "_calls",
         "_connection",
         "_handle",
         "_peer",
+        "_places",
         "_protocol",
         "_read_record",
         "_server_side",
@@ -95,6 +101,7 @@ class Session:
         "generation",
         "group",
         "material",
+        "read_again",
         "sni",
         "version",
         "wants",
@@ -121,6 +128,9 @@ class Session:
         self._calls = calls
         self._handle: Any = calls.handle(connection)
         self._buffer = calls.buffer
+        self._places = calls.places
+        self._behind: OSError | None = None
+        self.read_again = False
         self._read_record = calls.read
         self._write_record = calls.write
         self._server_side = server_side
@@ -171,18 +181,23 @@ class Session:
         raise self._handshake_failure(error)
 
     def _admit(self) -> None:
-        connection, verdict = self._live(), self._take_verdict()
+        connection, verdict = self._connection, self._take_verdict()
+        if connection is None:
+            raise TypeError("the session was released")
         resumed = lib.SSL_session_reused(self._ssl) != 0
         verified = lib.SSL_get_verify_result(self._ssl) == 0 and verdict.rejection is None
         if verdict.identity is None or resumed or not verified:
             raise HandshakeError("a handshake ended without a verdict on the peer; refused", Reason.INTERNAL_ERROR)
         self._peer = verdict.identity
         self.wants = Want.READ
-        self.alpn = connection.get_alpn_proto_negotiated()
-        self.group = connection.get_group_name() or ""
-        self.version = connection.get_protocol_version_name()
+        self.alpn = _one_of(connection.get_alpn_proto_negotiated())
+        self.group = sys.intern(connection.get_group_name() or "")
+        self.version = sys.intern(connection.get_protocol_version_name())
         if self._server_side:
-            self.sni = (connection.get_servername() or b"").decode("ascii", "backslashreplace")
+            self.sni = sys.intern((connection.get_servername() or b"").decode("ascii", "backslashreplace"))
+        if self._handle is not connection:
+            # The direct calls need the SSL object alone; without pyOpenSSL's around it an idle one is 0.7 KiB smaller.
+            self._connection = None
 
     def _handshake_failure(self, error: int) -> HandshakeError:
         verdict, number, entries = self._take_verdict(), int(ffi.errno), drain_error_queue()
@@ -212,16 +227,51 @@ class Session:
 
     # --- bytes ---
 
+    def limit_reads(self, size: int) -> None:
+        """Lets one read give no more than `size` bytes, or one record."""
+        self._places = self._calls.places[: max(size // READ_SIZE - 1, 0)]
+
     def read(self) -> bytes | None:
-        """Reads one record: its bytes, None when nothing is there now (see `wants`), b"" after close_notify.
+        """Reads a record, or several that stand full: bytes, None for nothing now (see `wants`), b"" for close_notify.
 
         Raises ConnectionResetError when the connection broke, TCP's end without close_notify included, and its
         subclass `faults.RefusedByPeer` when the peer refused our certificate after our handshake was done.
         """
+        if self.read_again:
+            return self._read_behind()
         size = self._read_record(self._handle, self._buffer, READ_SIZE)
         if size > 0:
+            if size == READ_SIZE:
+                size = self._read_on()
             data: bytes = self._calls.view[:size]
             return data
+        return self._read_stopped(size)
+
+    def _read_on(self) -> int:
+        """Puts further records behind a full one, and counts all bytes."""
+        total = READ_SIZE
+        for place in self._places:
+            size = self._read_record(self._handle, place, READ_SIZE)
+            if size <= 0:
+                try:
+                    self.read_again = self._read_stopped(size) is not None
+                except OSError as failure:
+                    self._behind, self.read_again = failure, True
+                break
+            total += size
+            if size < READ_SIZE:
+                break
+        return total
+
+    def _read_behind(self) -> bytes:
+        """Tells what stopped the read before: close_notify, or a break."""
+        self.read_again = False
+        failure, self._behind = self._behind, None
+        if failure is not None:
+            raise failure
+        return b""
+
+    def _read_stopped(self, size: int) -> bytes | None:
         error = self._calls.error(self._handle, size)
         if error == ERROR_WANT_READ:
             self.wants = Want.READ
@@ -299,11 +349,6 @@ class Session:
         number, entries = self._calls.errno(), self._calls.entries()
         return _broken_connection(error, number, entries)
 
-    def _live(self) -> SSL.Connection:
-        if self._connection is None:
-            raise TypeError("the session was released")
-        return self._connection
-
 
 def _broken_connection(error: int, number: int, entries: list[QueueEntry]) -> OSError:
     if error == ERROR_SYSCALL and number:
@@ -311,6 +356,11 @@ def _broken_connection(error: int, number: int, entries: list[QueueEntry]) -> OS
     if error == ERROR_SYSCALL and not entries:
         return faults.truncated()
     return faults.broken_connection(entries)
+
+
+def _one_of(alpn: bytes) -> bytes:
+    """Give the constant for a name that we know: an idle connection keeps no copy."""
+    return next((name for name in ALPN_MESH if name == alpn), alpn)
 
 
 def _is_address(name: str) -> bool:

@@ -3,7 +3,7 @@
     SSL_do_handshake --> OpenSSL builds the chain --> callback(ok, store)   for each certificate, root first
                                                        |  ok=0: OpenSSL found a fault -> our Reason, our alert
                                                        |  ok=1, depth > 0: go on
-                                                       |  ok=1, depth 0: the whole chain stands -> judge_peer
+                                                       |  ok=1, depth 0: the whole chain stands -> Judge
                                                        v
                                         Verdict (identity | rejection) of this connection
 
@@ -31,7 +31,7 @@ from proxy.errors import Reason
 from proxy.handshake.binding import ffi, lib
 from proxy.handshake.faults import verify_error_for
 from proxy.identity.failures import judge_failure
-from proxy.identity.verify import Rejection, Trust, Usage, judge_peer
+from proxy.identity.verify import Judge, Rejection, Trust, Usage
 from proxy.types import PeerIdentity
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def address_of(ssl: Any) -> int:
 def verify_callback(trust: Trust, usage: Usage, verdicts: Verdicts, clock: Callable[[], float]) -> Any:
     """Makes the callback for SSL_CTX_set_verify. Keep the result alive as long as any SSL of the context."""
     index = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    judge = Judge(trust, usage)
 
     def verify(ok: int, store: Any) -> int:
         reason = Reason.INTERNAL_ERROR
@@ -95,13 +96,14 @@ def verify_callback(trust: Trust, usage: Usage, verdicts: Verdicts, clock: Calla
     def _judge(ok: int, depth: int, store: Any, verdict: Verdict) -> Rejection | None:
         try:
             chain = _chain_of(store)
+            if ok != 1:
+                number = lib.X509_STORE_CTX_get_error(store)
+                text = ffi.string(lib.X509_verify_cert_error_string(number)).decode("ascii", "replace")
+                certificates = [x509.load_der_x509_certificate(der) for der in chain]
+                return judge_failure(number, text, depth, certificates, trust=trust, usage=usage)
+            outcome = judge.judge(chain, now=clock(), expected=verdict.expected)
         except (ValueError, x509.InvalidVersion) as error:
             return _unreadable(error)
-        if ok != 1:
-            number = lib.X509_STORE_CTX_get_error(store)
-            text = ffi.string(lib.X509_verify_cert_error_string(number)).decode("ascii", "replace")
-            return judge_failure(number, text, depth, chain, trust=trust, usage=usage)
-        outcome = judge_peer(chain, trust=trust, usage=usage, now=clock(), expected=verdict.expected)
         if isinstance(outcome, Rejection):
             return outcome
         verdict.identity = outcome
@@ -148,15 +150,15 @@ def _names_in(wire: bytes) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-def _chain_of(store: Any) -> list[x509.Certificate]:
-    """Copies the chain as built so far, leaf first. Raises ValueError or InvalidVersion."""
+def _chain_of(store: Any) -> tuple[bytes, ...]:
+    """Copies the chain as built so far as DER, leaf first. Raises ValueError."""
     stack = lib.X509_STORE_CTX_get1_chain(store)
     if stack == ffi.NULL:
-        return []
+        return ()
     # get1 made a reference to each certificate for us: all are given back, whatever happens on the way.
     pointers = [lib.sk_X509_value(stack, place) for place in range(lib.sk_X509_num(stack))]
     try:
-        return [x509.load_der_x509_certificate(_der_of(pointer)) for pointer in pointers]
+        return tuple([_der_of(pointer) for pointer in pointers])
     finally:
         for pointer in pointers:
             lib.X509_free(pointer)

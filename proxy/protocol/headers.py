@@ -33,6 +33,10 @@ def write_request_head(head: RequestHead, *, extra: bytes = b"", strip_reserved:
     Host is the authority that policy judged (empty for an HTTP/1.0 request that named none, RFC 9112 section 3.2).
     `strip_reserved` leaves out what belongs to a mesh: set it for requests of a peer.
     """
+    if (remembered := head.remembered) is not None:
+        line, block, trace, _, _ = remembered
+        if strip_reserved or not block.reserved:
+            return b"%b%b%b%b%b\r\n" % (line.opening, block.opening, trace, block.rest, extra)
     # FORWARD is 0; RESERVED and TRACE are the last of Kind. By index and without names: 0.4 µs instead of 0.65.
     from_kind = Kind.TRACE if strip_reserved else Kind.RESERVED
     parts = [b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.path, head.query, head.authority)]

@@ -22,6 +22,7 @@ from proxy.protocol.gate import parse_request_head, parse_request_line, parse_re
 from proxy.protocol.headers import frames_in_chunks, write_request_head, write_response_head
 from proxy.protocol.path import PathNormalization
 from proxy.protocol.reading import DONE, END, HEAD, TUNNEL, Reading
+from proxy.protocol.remembered import Answer
 from proxy.protocol.stream import (
     CHUNKED,
     End,
@@ -80,13 +81,48 @@ class ServerCodec(Reading):
             return None
         return self._next_of_body(Reason.REQUEST_INCOMPLETE, "downstream")
 
-    def start_next_stream(self) -> None:
-        """Begin the next request: the answer to this one is complete and the request was read to its End."""
+    def take_whole(self, data: bytes) -> RequestHead | None:
+        """Take what was read when it is one whole request in canonical form, or nothing of it, and return None.
+
+        The request is at its End then, and what follows its head in `data` is its body. It saves the steps of five
+        events and of the buffer, 2 µs.
+        """
+        reader = self._reader
+        if reader is None or self._state != HEAD or self._grown is not None or self._at != len(self._buffer):
+            return None
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            return None
+        size = len(data)
+        head = reader.try_request_head(
+            data if end == size else data[:end], self._limits, self._normalization, self.stream
+        )
+        if head is None or head.content_length != size - end:
+            return None
+        self._version = head.version
+        if not head.keep_alive:
+            self.must_close = True
+        self._out_empty = head.method == b"HEAD"
+        self._state = DONE
+        return head
+
+    def start_next_stream(self) -> bool:
+        """Begin the next request: the answer to this one is complete and the request was read to its End.
+
+        True when bytes of it are there already.
+        """
         if self._state != DONE:
             raise ProtocolError("the request has not been read to its end", Reason.INTERNAL_ERROR)
         self._state = HEAD
         self._skipped_empty_line = False
         self.stream += 1
+        return self._at != len(self._buffer)
+
+    @property
+    def may_be_prepared(self) -> bool:
+        """An answer may go out as `Answer.written` has it: to a client of 1.1 that stays, and does not only ask for a
+        head."""
+        return self._state == DONE and not (self.must_close or self._out_empty) and self._version == b"1.1"
 
     def _next_head(self) -> Event | None:
         if self._grown is None:
@@ -217,12 +253,47 @@ class ClientCodec(Reading):
         self._state = HEAD
         self.stream += 1
 
+    def take_whole(self, data: bytes) -> Answer | None:
+        """Take what was read when it is one whole answer in canonical form, or nothing of it, and return None.
+
+        The answer is complete then; the last `length` bytes of `data` are its body.
+        """
+        reader = self._reader
+        if (
+            reader is None
+            or self._state != HEAD
+            or self._method == b"HEAD"
+            or self._grown is not None
+            or self._at != len(self._buffer)
+        ):
+            return None
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            return None
+        answer = reader.read_answer(data[:end], self._limits)
+        if answer is None or answer.length != len(data) - end:
+            return None
+        self._state = DONE
+        return answer
+
     def encode_request(self, head: RequestHead, *, extra: bytes = b"", strip_reserved: bool) -> bytes:
         """Write a request's head, expect its answer, and remember how its body must be framed."""
         self.start_request(head.method, head.upgrade)
         self._out_chunked = head.content_length == CHUNKED
         self._request_open = head.content_length != 0
         return write_request_head(head, extra=extra, strip_reserved=strip_reserved)
+
+    def encode_whole(self, head: RequestHead, body: bytes, *, extra: bytes, strip_reserved: bool) -> bytes:
+        """Write a request at whose end `body` ends, and expect its answer; a body of known length only."""
+        if head.upgrade or not self.reusable:
+            self.start_request(head.method, head.upgrade)
+        else:  # the same without the call
+            self._method = head.method
+            self._asked_upgrade = b""
+            self._state = HEAD
+            self.stream += 1
+        out = write_request_head(head, extra=extra, strip_reserved=strip_reserved)
+        return out + body if body else out
 
     def encode_data(self, data: bytes) -> bytes:
         """Write body bytes in the framing of the request."""

@@ -16,8 +16,11 @@ What is malformed raises `ProtocolError` with its Reason; the codec is dead afte
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from proxy.protocol.remembered import Remembered
 
 CHUNKED: Final = -1
 """`content_length` of a message whose body is chunked."""
@@ -72,6 +75,14 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool
     upgrade: bytes
+    remembered: Remembered | None = field(init=False, default=None, compare=False, repr=False)
+    """A short cut past the fields, None where there is none: a head that is changed is changed by `dataclasses.replace`
+    or by `replace_fields`, and both lose it."""
+
+    def replace_fields(self, fields: list[Field]) -> None:
+        """Change what the head says; `fields` itself is never changed in place."""
+        self.fields = fields
+        self.remembered = None
 
 
 @dataclass(slots=True)

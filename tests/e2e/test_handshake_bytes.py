@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import errno
+import fcntl
 import gc
 import hashlib
 import os
 import socket
+import termios
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ import pytest
 import pytest_asyncio
 from handshake_peers import TIMEOUT, Peer, authority, generation, read_some, readable, session, tcp_pair
 
+from proxy.constants import READ_SIZE
 from proxy.handshake import binding
 from proxy.handshake.binding import Calls, DirectCalls, PublicCalls
 from proxy.handshake.contexts import TlsGeneration
@@ -94,7 +98,7 @@ async def test_large_writes_are_taken_in_parts_and_arrive_whole(pair: Pair) -> N
                 blocked += 1
                 assert pair.outbound.wants is Want.WRITE
         while (part := pair.inbound.read()) is not None:
-            assert 0 < len(part) <= 16_384
+            assert 0 < len(part) <= binding.RECORDS * READ_SIZE
             assert pair.inbound.pending() == 0
             received.update(part)
             count += len(part)
@@ -113,7 +117,76 @@ async def test_a_full_socket_takes_nothing_and_says_so(pair: Pair) -> None:
     assert pair.outbound.write(bytes(rest)) == 0  # the same bytes in another place
 
 
+@pytest.mark.asyncio
+async def test_full_records_that_stand_are_read_at_once(pair: Pair, ours: TlsGeneration) -> None:
+    most = READ_SIZE * (1 + len(ours.calls.places))
+    data = os.urandom(5 * READ_SIZE + 10)
+    assert pair.outbound.write(data) == len(data)
+    await all_there(pair.inbound_socket, len(data))
+    parts = [await read_some(pair.inbound, pair.inbound_socket)]
+    assert len(parts[0]) == min(len(data), most)
+    while sum(map(len, parts)) < len(data):
+        parts.append(await read_some(pair.inbound, pair.inbound_socket))
+    assert b"".join(parts) == data
+    assert pair.inbound.read() is None
+
+
+@pytest.mark.asyncio
+async def test_a_read_is_held_within_its_limit(pair: Pair) -> None:
+    pair.inbound.limit_reads(2 * READ_SIZE + 5)
+    data = os.urandom(5 * READ_SIZE)
+    assert pair.outbound.write(data) == len(data)
+    await all_there(pair.inbound_socket, len(data))
+    parts: list[bytes] = []
+    while sum(map(len, parts)) < len(data):
+        parts.append(await read_some(pair.inbound, pair.inbound_socket))
+        assert len(parts[-1]) <= 2 * READ_SIZE
+    assert b"".join(parts) == data
+
+
+async def all_there(sock: socket.socket, size: int) -> None:
+    """Waits until the socket holds `size` bytes and the records around them."""
+    count = array.array("i", [0])
+    while count[0] < size:
+        await asyncio.sleep(0)
+        fcntl.ioctl(sock, termios.FIONREAD, count)
+
+
 # --- ends ---
+
+
+@pytest.mark.asyncio
+async def test_an_end_met_behind_full_records_comes_with_the_next_read(pair: Pair, ours: TlsGeneration) -> None:
+    data = os.urandom(2 * READ_SIZE)
+    assert pair.outbound.write(data) == len(data)
+    assert pair.outbound.close_write() is True
+    await all_there(pair.inbound_socket, len(data) + 60)
+    received = b""
+    while len(received) < len(data):
+        received += await read_some(pair.inbound, pair.inbound_socket)
+    assert received == data
+    assert pair.inbound.read_again is bool(ours.calls.places)
+    assert await read_some(pair.inbound, pair.inbound_socket) == b""
+    assert not pair.inbound.read_again
+    assert pair.inbound.read() == b""
+    assert pair.inbound.write(b"an answer after your end") == 24
+    assert await read_some(pair.outbound, pair.outbound_socket) == b"an answer after your end"
+
+
+@pytest.mark.asyncio
+async def test_a_break_met_behind_full_records_is_told_after_them(pair: Pair, ours: TlsGeneration) -> None:
+    data = os.urandom(2 * READ_SIZE)
+    assert pair.outbound.write(data) == len(data)
+    pair.outbound_socket.send(b"\x17\x03\x03\x00\x20" + b"f" * 32)
+    await all_there(pair.inbound_socket, len(data) + 60)
+    received = b""
+    while len(received) < len(data):
+        received += await read_some(pair.inbound, pair.inbound_socket)
+    assert received == data
+    assert pair.inbound.read_again is bool(ours.calls.places)
+    with pytest.raises(ConnectionResetError, match="bad record mac"):
+        await read_some(pair.inbound, pair.inbound_socket)
+    assert not pair.inbound.read_again
 
 
 @pytest.mark.asyncio
@@ -253,7 +326,7 @@ async def test_dropped_it_is_freed_at_once_and_its_socket_too(ours: TlsGeneratio
                 perform(inbound, accepted, timeout=TIMEOUT), perform(outbound, dialled, timeout=TIMEOUT)
             )
             assert len(verdicts) == 0
-            freed = [weakref.ref(end._connection) for end in (inbound, outbound)]
+            freed = [weakref.ref(end._ssl) for end in (inbound, outbound)]
             del inbound, outbound
             assert [reference() for reference in freed] == [None, None]
             unfinished = Session(ours, accepted, server_side=True, protocol=Protocol.HTTP)

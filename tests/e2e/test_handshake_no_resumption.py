@@ -12,10 +12,9 @@ from handshake_peers import TIMEOUT, Peer, authority, generation, read_some, rea
 from OpenSSL import SSL
 
 from proxy.errors import HandshakeError, Reason
-from proxy.handshake import verification
 from proxy.handshake.contexts import TlsGeneration
 from proxy.handshake.drive import perform
-from proxy.identity.verify import judge_peer
+from proxy.identity.verify import Judge
 
 
 class Judgements:
@@ -24,11 +23,13 @@ class Judgements:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
 
+        judge = Judge.judge
+
         def counted(*chain: object, **more: object) -> object:
             self.count += 1
-            return judge_peer(*chain, **more)  # type: ignore[arg-type]
+            return judge(*chain, **more)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(verification, "judge_peer", counted)
+        monkeypatch.setattr(Judge, "judge", counted)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from proxy.errors import HandshakeError, Reason
 from proxy.handshake import binding, verification
 from proxy.handshake.binding import DirectCalls, PublicCalls, direct_calls_work, select_calls
 from proxy.handshake.drive import perform
+from proxy.identity.verify import Judge
 from proxy.types import Protocol
 
 
@@ -42,7 +43,7 @@ async def refused(caplog: pytest.LogCaptureFixture) -> tuple[HandshakeError, str
 async def test_a_bug_while_judging_refuses_the_peer(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "judge_peer", broken)
+    monkeypatch.setattr(Judge, "judge", broken)
     error, alert = await refused(caplog)
     assert (error.reason, alert) == (Reason.INTERNAL_ERROR, "internal_error")
 
@@ -99,7 +100,7 @@ async def test_a_connection_that_nobody_registered_is_refused() -> None:
 @pytest.mark.asyncio
 async def test_a_handshake_that_left_no_identity_admits_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a path on which OpenSSL is content and our rules were not asked, such as a resumed session."""
-    monkeypatch.setattr(verification, "judge_peer", lambda *_, **__: None)
+    monkeypatch.setattr(Judge, "judge", lambda *_, **__: None)
     with tcp_pair() as (accepted, dialled), session(generation(), accepted, server_side=True) as end:
         peer = Peer(dialled, authority().svid("demo", "web"))
         outcome, _ = await asyncio.gather(perform(end, accepted, timeout=TIMEOUT), peer.alert(), return_exceptions=True)

@@ -15,7 +15,7 @@ import socket
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from typing import Any, ClassVar
 
 from fake_clock import FakeClock
 
@@ -25,6 +25,7 @@ from proxy.forward.pool import NextHop, Pool, PoolLimits, UpstreamConnection
 from proxy.forward.route import HttpTimes
 from proxy.interfaces import Receiver
 from proxy.policy import outbound
+from proxy.protocol.fast import HeadReader
 from proxy.protocol.http1 import ClientCodec, ServerCodec
 from proxy.protocol.path import PathNormalization
 from proxy.protocol.stream import HeadLimits, RequestHead
@@ -254,7 +255,7 @@ class Client(Peer):
         self.reasons: list[Reason] = []
         self.pump = HttpForward(
             wire,
-            ServerCodec(LIMITS, PathNormalization.BASE),
+            ServerCodec(LIMITS, PathNormalization.BASE, stage.reader),
             route,
             clock=stage.clock,
             times=TIMES,
@@ -355,6 +356,9 @@ def _park() -> Generator[None, UpstreamConnection, UpstreamConnection]:
 class Stage:
     """Everything around the code under test. With `dials_at_once` each dial succeeds when the stage runs."""
 
+    reads_fast: ClassVar[bool] = True
+    """Heads are understood by the fast path, and whole messages without events; else by the gate, event by event."""
+
     def __init__(
         self,
         *,
@@ -366,6 +370,7 @@ class Stage:
         dials_at_once: bool = True,
     ) -> None:
         self.clock = FakeClock()
+        self.reader = HeadReader() if self.reads_fast else None
         self.generation = Generation(1)
         self.dials: deque[Coroutine[Any, Any, Any]] = deque()
         self.dials_at_once = dials_at_once
@@ -411,7 +416,7 @@ class Stage:
         wire.room = self.room_of_new_apps
         connection = UpstreamConnection(
             wire,
-            ClientCodec(LIMITS),
+            ClientCodec(LIMITS, self.reader),
             address="127.0.0.1:8080",
             local="127.0.0.1:40000",
             generation=self.generation,

@@ -6,8 +6,7 @@ from __future__ import annotations
 # mypy: disable-error-code=unreachable
 from stage import HIGH, Stage, denial, get, ok, post
 
-from proxy.errors import Reason
-from proxy.runtime.wire import BufferOverrun
+from proxy.errors import BufferOverrun, Reason
 
 
 def test_a_client_that_does_not_read_stops_the_application(stage: Stage) -> None:

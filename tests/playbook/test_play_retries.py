@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 from stage import App, Client, Stage, get, ok, post
 
-from proxy.errors import Reason, UpstreamError
-from proxy.runtime.wire import InternalFault
+from proxy.errors import InternalFault, Reason, UpstreamError
 
 GONE: dict[str, Callable[[App], object]] = {"reset": App.resets, "closed": lambda app: app >> b""}
 

@@ -20,6 +20,8 @@ from proxy.forward.pool import Pool, PoolLimits
 from proxy.forward.upstream import UpstreamConnection
 from proxy.interfaces import Receiver, Wire
 from proxy.policy import outbound
+from proxy.protocol.http1 import ClientCodec
+from proxy.protocol.stream import HeadLimits
 from proxy.types import Generation, PeerIdentity
 
 REFUSED = UpstreamError("connection refused", Reason.UPSTREAM_CONNECT_FAILED)
@@ -167,7 +169,7 @@ class Field:
         """Let the oldest dial of an endpoint succeed."""
         connection = UpstreamConnection(
             QuietWire().face,
-            cast(Any, None),
+            ClientCodec(HeadLimits()),
             address=address(number).host,
             local="",
             generation=Generation(1),

@@ -6,14 +6,17 @@ import datetime
 import functools
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.authority import Svid
 from certs.bundle import TrustBundle
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.testing import BROKEN, MemoryAuthority
 from proxy.errors import Reason
-from proxy.identity.verify import Rejection, Trust, Usage, judge_peer
+from proxy.identity import verify
+from proxy.identity.verify import Judge, Rejection, Trust, Usage, judge_peer
 from proxy.types import PeerIdentity
 
 ALIAS = TrustDomain("old.local")
@@ -95,6 +98,89 @@ def test_a_chain_without_an_issuer_vouches_for_nobody(length: int) -> None:
     chain = memory().svid("demo", "orders").chain[:length]
     outcome = judge_peer(chain, trust=trust(), usage=Usage.CLIENT, now=memory().now.timestamp(), expected=None)
     refused(outcome, Reason.ISSUER_UNKNOWN)
+
+
+# --- what is remembered ---
+
+
+class Remembering:
+    """A Judge, with the chain of demo/orders as OpenSSL gives it."""
+
+    def __init__(self) -> None:
+        self.judge = Judge(trust(), Usage.CLIENT)
+        self.svid = memory().svid("demo", "orders")
+        self.chain = ders(*self.svid.chain, memory().root)
+
+    def ask(
+        self,
+        chain: tuple[bytes, ...] | None = None,
+        *,
+        now: float = 0.0,
+        expected: frozenset[SpiffeId] | None = None,
+    ) -> PeerIdentity | Rejection:
+        moment = now or memory().now.timestamp()
+        return self.judge.judge(chain or self.chain, now=moment, expected=expected)
+
+
+def ders(*certificates: x509.Certificate) -> tuple[bytes, ...]:
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
+
+
+def test_the_same_chain_is_the_same_identity_and_is_judged_once() -> None:
+    given = Remembering()
+    first = given.ask()
+    assert first == judge(given.svid)
+    assert given.ask() is first
+    assert given.ask(tuple(bytes(bytearray(der)) for der in given.chain)) is first
+
+
+def test_a_remembered_chain_has_its_dates_and_must_be_expected() -> None:
+    given = Remembering()
+    identity = given.ask()
+    assert isinstance(identity, PeerIdentity)
+    refused(given.ask(now=identity.not_after + 1), Reason.CERTIFICATE_EXPIRED)
+    begins = given.svid.leaf.not_valid_before_utc.timestamp()
+    refused(given.ask(now=begins - 1), Reason.CERTIFICATE_NOT_YET_VALID)
+    other = SpiffeId.parse("spiffe://cluster.local/ns/demo/sa/other")
+    refused(given.ask(expected=frozenset({other})), Reason.SERVER_IDENTITY_UNEXPECTED)
+    refused(given.ask(expected=frozenset()), Reason.SERVER_IDENTITY_UNEXPECTED)
+    assert given.ask(expected=frozenset({identity.spiffe_id})) is identity
+    assert given.ask() is identity
+
+
+def test_the_end_of_a_signing_certificate_ends_a_remembered_chain() -> None:
+    given = Remembering()
+    svid = memory().svid("demo", "orders", lifetime=datetime.timedelta(days=20_000))
+    chain = ders(*svid.chain, memory().root)
+    assert isinstance(given.ask(chain), PeerIdentity)
+    ends = svid.chain[1].not_valid_after_utc.timestamp()
+    assert ends < svid.leaf.not_valid_after_utc.timestamp()
+    rejection = refused(given.ask(chain, now=ends + 1), Reason.CERTIFICATE_EXPIRED)
+    assert "signing certificate" in rejection.explanation
+
+
+def test_another_chain_of_the_same_leaf_is_judged_for_itself() -> None:
+    given = Remembering()
+    given.ask()
+    refused(given.ask(ders(*given.svid.chain, memory().neighbour.root)), Reason.ROOT_OF_OTHER_TRUST_DOMAIN)
+    refused(given.ask(given.chain[:1]), Reason.ISSUER_UNKNOWN)
+    refused(given.ask(given.chain[:1]), Reason.ISSUER_UNKNOWN)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_CHAINS_REMEMBERED", 2)
+    given = Remembering()
+    first = given.ask()
+    for account in ("web", "ledger"):
+        given.ask(ders(*memory().svid("demo", account).chain, memory().root))
+    again = given.ask()
+    assert again == first
+    assert again is not first
+
+
+def test_bytes_that_are_no_certificate_are_told_to_the_caller() -> None:
+    with pytest.raises(ValueError, match="pars"):
+        Remembering().ask((b"no certificate",))
 
 
 # --- whose root ---

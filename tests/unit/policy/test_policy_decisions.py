@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 from policy_world import WEB, connection, policy, snapshot
 
-import proxy.policy.decisions
 from proxy.policy import PolicySnapshot
 from proxy.policy.decisions import DECISIONS, Decisions
 from proxy.protocol.gate import parse_request_head
@@ -95,10 +94,11 @@ def test_what_depends_on_more_than_the_key_is_asked_each_time(document: bytes, a
     assert len(asked) == 2
 
 
-def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:
-    monkeypatch.setattr(proxy.policy.decisions, "DECISIONS", 3)
-    decisions, compiled = Decisions(), snapshot(GETS)
-    for number in range(10):
-        decisions.judge(compiled, connection(), head(b"/%d" % number))
-        assert len(decisions._known) <= 3
+def test_the_memory_is_bounded() -> None:
+    decisions, compiled, caller, request = Decisions(), snapshot(GETS), connection(), head()
+    for number in range(DECISIONS + 10):
+        request.path = b"/%d" % number
+        decisions.judge(compiled, caller, request)
+        assert len(decisions._known) <= DECISIONS
+    assert len(decisions._known) == 10
     assert DECISIONS == 4_096

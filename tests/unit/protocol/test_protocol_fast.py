@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from proxy.errors import ProtocolError
 from proxy.protocol import fast
 from proxy.protocol.fast import LINE_BYTES, LINES, HeadReader
 from proxy.protocol.gate import parse_request_head, parse_response_head
+from proxy.protocol.headers import write_request_head, write_response_head
 from proxy.protocol.path import PathNormalization
 from proxy.protocol.stream import HeadLimits, Kind, RequestHead, ResponseHead
 
@@ -125,6 +128,129 @@ def test_long_lines_and_trace_fields_are_not_remembered() -> None:
     assert reader.remembered == 1
 
 
+PARENT = b"traceparent: 00-%032x-%016x-01\r\n" % (1, 2)
+TRACED = {
+    "none": b"",
+    "id": b"x-request-id: an-id\r\n",
+    "both": b"X-Request-Id: an-id\r\n" + PARENT,
+    "third_spelling": b"X-Request-ID: an-id\r\n" + PARENT.replace(b"t", b"T", 1),
+    "parent": PARENT,
+}
+
+
+def block(trace: bytes, *, after: bytes = b"Accept: */*\r\n") -> bytes:
+    return b"GET /a HTTP/1.1\r\nHost: h\r\nUser-Agent: u\r\n%b%b\r\n" % (trace, after)
+
+
+@pytest.mark.parametrize("trace", TRACED.values(), ids=TRACED.keys())
+def test_a_block_is_remembered_whatever_its_trace_lines_say(trace: bytes) -> None:
+    reader = HeadReader()
+    for number in (b"1", b"2", b"3"):
+        raw = block(trace.replace(b"an-id", number))
+        head = reader.try_request_head(raw, LIMITS, BASE, 7)
+        assert head == gate(raw)
+    assert reader.remembered_blocks == 1
+    assert head is not None
+    assert head.remembered is not None
+    line, kept, lines, request_id, traced = head.remembered
+    assert (line.path_text, kept.user_agent, kept.authority_text) == ("/a", "u", "h")
+    assert lines == trace.replace(b"an-id", b"3")
+    assert request_id == (b"3" if b"an-id" in trace else b"")
+    assert traced is (b"raceparent" in trace)
+
+
+def known(*raws: bytes) -> HeadReader:
+    reader = HeadReader()
+    for raw in (*raws, *raws):
+        assert reader.try_request_head(raw, LIMITS, BASE, 7) is not None
+    return reader
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        block(b"\0"),
+        block(b"\0\r\n"),
+        block(b"x-request-id: \0\r\n"),
+        block(b"\0x-request-id: 1\r\n"),
+        block(b"x-request-id: 1\r\n\0"),
+        block(b"x-request-id: 1\r\nx-request-id: \0\r\n"),
+        block(b"x-request-id: 1\n" + PARENT),
+    ],
+)
+def test_no_byte_passes_in_the_place_of_trace_lines_that_were_cut_out(raw: bytes) -> None:
+    reader = known(block(TRACED["id"]), block(TRACED["none"]), block(TRACED["both"]))
+    assert reader.try_request_head(raw, LIMITS, BASE, 7) is None
+    with pytest.raises(ProtocolError):
+        gate(raw)
+
+
+def test_a_second_request_id_is_seen_beside_a_remembered_block() -> None:
+    raw = block(b"x-request-id: 1\r\n", after=b"Accept: */*\r\nx-request-id: 2\r\n")
+    reader = known(block(TRACED["id"]), raw)
+    head = reader.try_request_head(raw, LIMITS, BASE, 7)
+    assert head == gate(raw)
+    assert head is not None
+    assert head.remembered is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "raw"),
+    [
+        (HeadLimits(fields=3), block(TRACED["id"])),
+        (HeadLimits(fields=2), block(b"")),
+        (HeadLimits(head_bytes=40), block(b"")),
+    ],
+)
+def test_the_limits_hold_for_what_is_remembered(limits: HeadLimits, raw: bytes) -> None:
+    assert known(raw).try_request_head(raw, limits, BASE, 7) is None
+
+
+def test_what_depends_on_the_version_is_not_taken_from_a_block() -> None:
+    chunked = b"PUT /a HTTP/1.%d\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert known(chunked % 1).try_request_head(chunked % 0, LIMITS, BASE, 7) is None
+    plain = b"GET /a HTTP/1.%d\r\nhost: h\r\n\r\n"
+    old = known(plain % 1).try_request_head(plain % 0, LIMITS, BASE, 7)
+    assert old is not None
+    assert not old.keep_alive
+
+
+def test_a_head_that_is_changed_is_written_as_it_is_now() -> None:
+    reader = known(block(b""))
+    for change in (
+        lambda head: dataclasses.replace(head, fields=head.fields[:1]),
+        lambda head: head.replace_fields(head.fields[:1]) or head,
+    ):
+        head = reader.try_request_head(block(b""), LIMITS, BASE, 7)
+        assert head is not None
+        assert b"User-Agent" in write_request_head(head, strip_reserved=True)
+        assert b"User-Agent" not in write_request_head(change(head), strip_reserved=True)
+
+
+def test_memory_of_blocks_and_answers_is_bounded() -> None:
+    reader = HeadReader()
+    for i in range(fast.BLOCKS + 10):
+        for _ in range(2):
+            for trace in (b"", b"x-request-id: 1\r\n"):
+                assert reader.try_request_head(block(trace, after=b"X: %d\r\n" % i), LIMITS, BASE, 1) is not None
+        assert reader.read_answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % i, LIMITS) is not None
+    assert 0 < reader.remembered_blocks <= 3 * fast.BLOCKS
+
+
+def test_what_comes_once_large_or_with_its_own_trace_is_not_remembered() -> None:
+    reader = HeadReader()
+    assert reader.try_request_head(block(b""), LIMITS, BASE, 1) is not None
+    for raw in (
+        block(PARENT + b"x-request-id: 1\r\n"),
+        block(b"", after=b"Cookie: %b\r\n" % (b"x" * fast.BLOCK_BYTES)),
+        block(b"", after=b"X: y\r\n" * (fast.BLOCK_LINES + 1)),
+        block(b"", after=b"b3: 0\r\n"),
+    ):
+        for _ in range(3):
+            assert reader.try_request_head(raw, LIMITS, BASE, 1) is not None
+    assert reader.remembered_blocks == 0
+
+
 ANSWERS = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n",
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
@@ -135,6 +261,23 @@ ANSWERS = {
     "not_modified": b"HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 4\r\n\r\n",
     "empty_phrase": b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\n",
 }
+
+
+@pytest.mark.parametrize(("name", "raw"), ANSWERS.items(), ids=ANSWERS.keys())
+def test_a_whole_answer_is_prepared_as_it_would_be_written(name: str, raw: bytes) -> None:
+    reader = HeadReader()
+    for _ in range(2):
+        answer = reader.read_answer(raw, LIMITS)
+        if name in ("chunked", "until_close", "close", "http10"):
+            assert answer is None
+        else:
+            head = parse_response_head(raw, request_method=b"GET", limits=LIMITS, stream=0)
+            assert answer is not None
+            assert answer.head == head
+            assert answer.length == head.content_length
+            assert answer.written == write_response_head(head, close=False, chunked=False)
+            assert reader.read_answer(raw, HeadLimits(fields=0)) is None
+            assert reader.read_answer(raw, HeadLimits(head_bytes=10)) is None
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])

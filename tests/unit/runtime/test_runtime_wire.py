@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -15,7 +16,7 @@ from hand_loop import HandLoop
 
 from proxy.errors import Reason, reason_of
 from proxy.interfaces import Want
-from proxy.runtime.wire import LoopWire, WaterMarks
+from proxy.runtime.wire import BULK_SIZE, READ_SIZE, LoopWire, PlainEnd, WaterMarks
 
 FD = 7
 
@@ -41,6 +42,8 @@ class HandEnd:
 
     def __init__(self) -> None:
         self.wants = Want.READ
+        self.read_again = False
+        self.read_limit = 0
         self.inbox: list[bytes | OSError | None] = []
         self.taken = b""
         self.room = 10**9
@@ -50,7 +53,11 @@ class HandEnd:
         self.ended = self.released = False
         self.calls = 0
 
+    def limit_reads(self, size: int) -> None:
+        self.read_limit = size
+
     def read(self) -> bytes | None:
+        self.read_again = False
         item = self.inbox.pop(0) if self.inbox else None
         if isinstance(item, OSError):
             raise item
@@ -82,9 +89,12 @@ class Listener:
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.fails = False
+        self.then: Callable[[], None] | None = None
 
     def _tell(self, what: Any) -> None:
         self.told.append(what)
+        if self.then is not None:
+            self.then()
         if self.fails and not isinstance(what, OSError):
             raise ZeroDivisionError("a fault in the receiver")
 
@@ -141,6 +151,74 @@ def test_bytes_are_delivered_once_per_event(given: Set) -> None:
 def test_an_event_without_bytes_tells_nobody(given: Set) -> None:
     given.readable()
     assert given.listener.told == []
+
+
+def test_what_the_end_knows_already_is_read_without_an_event(given: Set) -> None:
+    given.end.inbox = [b"bulk", b""]
+    given.end.read = behind(given.end)  # type: ignore[method-assign]
+    wire = LoopWire(given.loop.face, FakeClock(), cast(socket.socket, given.socket), given.end)
+    wire.receiver = given.listener
+    wire.start()
+    given.readable()
+    assert given.listener.told == [b"bulk", "end"]
+
+
+def test_who_paused_is_told_what_the_end_knows_when_the_wire_goes_on(given: Set) -> None:
+    given.end.inbox = [b"bulk", b""]
+    given.end.read = behind(given.end)  # type: ignore[method-assign]
+    wire = LoopWire(given.loop.face, FakeClock(), cast(socket.socket, given.socket), given.end)
+    wire.receiver = given.listener
+    wire.start()
+    given.listener.then = wire.pause
+    given.readable()
+    assert given.listener.told == [b"bulk"]
+    given.listener.then = None
+    wire.resume()
+    assert given.listener.told == [b"bulk"], "whoever resumes is in the middle of its own step"
+    given.loop.run_soon()
+    assert given.listener.told == [b"bulk", "end"]
+
+
+def behind(end: HandEnd) -> Callable[[], bytes | None]:
+    """Read as an end does that meets what stands behind bytes while it reads them."""
+    plain = end.read
+
+    def read() -> bytes | None:
+        data = plain()
+        end.read_again = bool(data and end.inbox)
+        return data
+
+    return read
+
+
+def test_one_read_fits_between_the_high_mark_and_the_limit(given: Set) -> None:
+    assert given.end.read_limit == 900
+
+
+def test_a_plain_socket_is_asked_for_more_once_a_read_was_full_and_for_less_again() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_048_576)
+        end = PlainEnd(ours)
+        theirs.sendall(bytes(READ_SIZE + BULK_SIZE - 100_000))
+        assert [len(end.read() or b"") for _ in range(2)] == [READ_SIZE, BULK_SIZE - 100_000]
+        theirs.sendall(b"small")
+        assert end.read() == b"small"
+        theirs.sendall(bytes(READ_SIZE + 1))
+        assert [len(end.read() or b"") for _ in range(2)] == [READ_SIZE, 1]
+        end.limit_reads(READ_SIZE + 1_000)
+        theirs.sendall(bytes(BULK_SIZE))
+        assert [len(end.read() or b"") for _ in range(2)] == [READ_SIZE, READ_SIZE + 1_000]
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        end = PlainEnd(ours)
+        end.limit_reads(1_000)
+        theirs.sendall(bytes(2 * READ_SIZE))
+        assert [len(end.read() or b"") for _ in range(2)] == [READ_SIZE, READ_SIZE]
+        assert end.read() is None
 
 
 def test_a_paused_wire_is_not_watched_and_a_resumed_one_is(given: Set) -> None:

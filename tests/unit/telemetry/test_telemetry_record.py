@@ -212,3 +212,74 @@ def test_a_verified_caller_is_named_with_what_it_asked_for() -> None:
     Record(scope, protocol="TCP").finish(Reason.OK)
     found = json.loads(lines[0])
     assert (found["source_principal"], found["requested_server_name"]) == (str(WEB), "orders.demo")
+
+
+TEXTS = {
+    "method": "method",
+    "protocol": "protocol",
+    "upstream_host": "upstream_host",
+    "authority": "authority",
+    "user_agent": "user_agent",
+    "forwarded_for": "x_forwarded_for",
+    "rule": "policy",
+    "decision": "decision",
+    "path": "path",
+    "request_id": "request_id",
+    "upstream_local": "upstream_local_address",
+}
+
+
+def answered(scope: Scope, status: int = 200, reason: Reason = Reason.OK, **texts: str) -> None:
+    record = Record(scope, protocol="HTTP/1.1", method="GET", path="/")
+    record.decision = "allow"
+    record.reached("10.0.0.1:1", "10.0.0.2:2")
+    for name, text in texts.items():
+        setattr(record, name, text)
+    record.responded(status)
+    record.finish(reason)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_differs_from_the_request_before_is_written_as_it_is(name: str) -> None:
+    lines: list[str] = []
+    scope = made(lines)
+    for text in ("a", "a", "b", "a"):
+        answered(scope, **{name: text})
+    assert [json.loads(line)[TEXTS[name]] for line in lines] == ["a", "a", "b", "a"]
+
+
+def test_another_status_reason_or_identity_is_written_and_counted() -> None:
+    lines: list[str] = []
+    scope = made(lines)
+    answered(scope)
+    answered(scope, 404)
+    answered(scope, 404, Reason.IDLE_TIMEOUT)
+    scope.source_is(WEB, "orders")
+    answered(scope, 404, Reason.IDLE_TIMEOUT)
+    scope.asks_for("other")
+    answered(scope, 404, Reason.IDLE_TIMEOUT)
+    scope.destination_is(WEB)
+    answered(scope, 404, Reason.IDLE_TIMEOUT)
+    wanted = ("response_code", "reason", "source_principal", "requested_server_name", "destination_principal")
+    web, late = str(WEB), Reason.IDLE_TIMEOUT.word
+    assert [tuple(json.loads(line)[key] for key in wanted) for line in lines] == [
+        (200, "ok", None, None, None),
+        (404, "ok", None, None, None),
+        (404, late, None, None, None),
+        (404, late, web, "orders", None),
+        (404, late, web, "other", None),
+        (404, late, web, "other", web),
+    ]
+    counted = {(status, reason): tally.value for (_, status, _, reason), tally in scope.metrics.requests.items()}
+    assert counted == {(200, Reason.OK): 1, (404, Reason.OK): 1, (404, Reason.IDLE_TIMEOUT): 4}
+
+
+def test_what_stands_in_one_record_alone_is_not_written_into_the_next() -> None:
+    lines: list[str] = []
+    scope = made(lines)
+    for change in ({}, {"explanation": "why"}, {"nearest_miss": "m"}, {"response_details": "d"}, {}):
+        answered(scope, **change)
+    found = [json.loads(line) for line in lines]
+    assert [each["explanation"] for each in found] == [None, "why", None, None, None]
+    assert [each["nearest_miss"] for each in found] == [None, None, "m", None, None]
+    assert [each["response_code_details"] for each in found] == ["via_upstream"] * 3 + ["d", "via_upstream"]
