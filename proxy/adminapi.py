@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from proxy import overview
@@ -22,9 +22,10 @@ from proxy.admin.text import as_text
 from proxy.admin.words import Data
 from proxy.errors import ConfigError
 from proxy.policy.snapshot import NO_RULE
-from proxy.runtime.pages import Page, PageMaker, PageRequest
+from proxy.runtime.pages import Page, PageRequest
 from proxy.sidecar import Sidecar
 from proxy.telemetry.decisions_log import WINDOW, Decision
+from proxy.view import Explained, View
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -55,24 +56,20 @@ class AdminApi:
         sidecar: Sidecar,
         readiness: Readiness,
         *,
-        unix: bool,
+        view: View,
+        started_at: float,
         drain: Callable[[], None],
         end: Callable[[], None],
     ) -> None:
-        """`unix` says that the listener is a unix socket."""
+        """`started_at` is when the process began, in seconds since the epoch."""
         self._sidecar = sidecar
+        self._view = view
         self._readiness = readiness
-        self._unix = unix
         self._drain = drain
         self._end = end
-        self._started_at = time.time()
+        self._started_at = started_at
 
-    def guard(self, request: PageRequest) -> Page | None:
-        """Refuse what a stranger's page in a browser could have sent."""
-        text = guard.refusal(method=request.method, headers=request.headers, unix=self._unix)
-        return _page(text) if text is not None else None
-
-    def pages(self) -> Mapping[str, PageMaker]:
+    def pages(self) -> Mapping[str, Callable[[PageRequest], Page]]:
         """Give the pages, by path."""
         return {
             "/": self._overview,
@@ -87,14 +84,14 @@ class AdminApi:
             "/loglevel": lambda request: _shown(request, _level()),
         }
 
-    def actions(self) -> Mapping[str, PageMaker]:
+    def actions(self) -> Mapping[str, Callable[[PageRequest], Page]]:
         """Give what POST does, by path."""
         return {"/loglevel": self._set_level, "/drain": self._begin_drain, "/quitquitquit": self._quit}
 
     # --- pages ---
 
     def _overview(self, request: PageRequest) -> Page:
-        data = overview.overview(self._sidecar, self._readiness, self._started_at)
+        data = overview.overview(self._sidecar, self._readiness, self._view, self._started_at)
         chosen = _format(request)
         if chosen == "html" or (not chosen and "text/html" in request.headers.get("accept", "")):
             return Page(
@@ -105,7 +102,7 @@ class AdminApi:
         return _shown(request, data)
 
     def _connections(self, request: PageRequest) -> Page:
-        count, rows = overview.some(overview.connections(self._sidecar, time.time()))
+        count, rows = self._view.connections(time.time())
         return _shown(request, {"open": count, "connections": rows})
 
     def _certificates(self, request: PageRequest) -> Page:
@@ -120,12 +117,7 @@ class AdminApi:
         return _json(topics.readiness(self._readiness), status=text.status)
 
     def _decisions(self, request: PageRequest) -> Page:
-        # Imported when somebody asks: it is 0.7 MiB of an idle process.
-        from proxy import explained
-        from proxy.answers.told import as_json
-        from proxy.answers.told import as_text as report_as_text
-
-        found = overview.decisions(self._sidecar, time.time())
+        found = self._view.decisions(time.time())
         request_id, decision = request.query.get("request_id"), request.query.get("decision")
         if request_id is not None:
             found = [each for each in found if each.request_id == request_id]
@@ -133,15 +125,15 @@ class AdminApi:
             found = [each for each in found if each.decision == decision]
         status = 404 if request_id is not None and not found else 200
         count, rows = overview.some([overview.whole(each) for each in found])
-        reports = [explained.of_decision(self._sidecar, each) for each in found[:EXPLAINED]] if request_id else []
+        reports = [self._view.explained(each) for each in found[:EXPLAINED]] if request_id else []
         if _format(request) == "json":
             for row, report in zip(rows, reports, strict=False):
-                row["explained"] = as_json(report) if report is not None else None
+                row["explained"] = report[0] if report is not None else None
             return _json({"count": count, "decisions": rows}, status=status)
         if status == 404:
             return _text(f"no decision of the last {WINDOW / 60:g} minutes has this request id", status=404)
         if request_id is not None:
-            told = [f"\n{report_as_text(report)}" if report is not None else "" for report in reports]
+            told = [f"\n{report[1]}" if report is not None else "" for report in reports]
             told += [""] * (len(rows) - len(told))
             return _text("\n".join(as_text(row) + why for row, why in zip(rows, told, strict=True)).rstrip("\n"))
         return _text(as_text({"count": count, "decisions": [overview.brief(each) for each in found[: len(rows)]]}))
@@ -157,26 +149,22 @@ class AdminApi:
             return _text("ask with /explain?question={...} or /explain?request_id=ID", status=400)
         if sidecar.policy is None:
             return _text("no valid policy set has been loaded yet; /readyz says what is missing", status=503)
-        report = None
+        told: Explained | None
         if text is not None:
             try:
                 report = explained.of_question(sidecar, sidecar.policy, text, time.time())
             except ConfigError as failure:
                 return _text("\n".join(map(str, failure.faults)), status=400)
+            told = as_json(report), report_as_text(report)
         else:
-            found = [each for each in overview.decisions(sidecar, time.time()) if each.request_id == request_id]
+            found = [each for each in self._view.decisions(time.time()) if each.request_id == request_id]
             if not found:
                 return _text(f"no decision of the last {WINDOW / 60:g} minutes has this request id", status=404)
-            # A caller may send one id several times: what was denied is what somebody asks about.
-            denied = next((each for each in found if each.decision == "deny"), found[0])
-            report = explained.of_decision(sidecar, denied)
-            if report is None:
-                return (
-                    _json(_record_only(denied))
-                    if _format(request) == "json"
-                    else _text(as_text(overview.whole(denied)))
-                )
-        return _json(as_json(report)) if _format(request) == "json" else _text(report_as_text(report))
+            asked_about = to_explain(found)
+            told = self._view.explained(asked_about)
+            if told is None:
+                told = _record_only(asked_about), as_text(overview.whole(asked_about))
+        return _json(told[0]) if _format(request) == "json" else _text(told[1])
 
     def _services(self, request: PageRequest) -> Page:
         sidecar = self._sidecar
@@ -185,7 +173,7 @@ class AdminApi:
             {
                 "ports": overview.ports(sidecar),
                 "services": overview.services(sidecar),
-                "next_hops": overview.next_hops(sidecar),
+                "next_hops": overview.next_hops(self._view),
             },
         )
 
@@ -201,14 +189,28 @@ class AdminApi:
 
     def _begin_drain(self, request: PageRequest) -> Page:
         self._drain()
-        registry = self._sidecar.registry
-        count = registry.count("inbound")
-        return _shown(request, {"draining": True, "inbound_open": count, "outbound_open": registry.count("outbound")})
+        counts = {f"{direction}_open": self._view.open_count(direction) for direction in ("inbound", "outbound")}
+        return _shown(request, {"draining": True, **counts})
 
     def _quit(self, request: PageRequest) -> Page:
         _log.warning("asked to end, by the admin listener")
         self._end()
         return _shown(request, {"ending": True})
+
+
+def guard_of(*, unix: bool) -> Callable[[PageRequest], Page | None]:
+    """Give what refuses a request that a stranger's page in a browser could have sent; `unix`: on a unix socket."""
+
+    def refuse(request: PageRequest) -> Page | None:
+        text = guard.refusal(method=request.method, headers=request.headers, unix=unix)
+        return _page(text) if text is not None else None
+
+    return refuse
+
+
+def to_explain(found: Sequence[Decision]) -> Decision:
+    """Choose of decisions with one request id: a caller may send it several times, and asks about what was denied."""
+    return next((each for each in found if each.decision == "deny"), found[0])
 
 
 def _record_only(decision: Decision) -> Data:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-from collections.abc import Callable
+import time
 
-from proxy.accept.listener import Listener, open_listener, open_unix_listener
-from proxy.admin import pages
+from proxy.admin.pages import Readiness
 from proxy.adminapi import AdminApi
-from proxy.config import Config, UnixSocket
-from proxy.errors import ConfigError, LimitExceeded, Reason
+from proxy.config import Config
+from proxy.errors import ConfigError, LimitExceeded
 from proxy.mounts import Mounts
 from proxy.observe import publish
-from proxy.runtime.pages import Page, PageMaker, PageRequest, PageServer
+from proxy.pagelisteners import PageListeners, metrics_page
 from proxy.sidecar import Sidecar
 from proxy.traffic import Traffic
+from proxy.view import LocalView
 
 _log = logging.getLogger("remora")
 
@@ -44,15 +43,25 @@ class App:
             self.sidecar = Sidecar(config, loop)
         except OSError as failure:
             raise StartError(f"cannot open the access log {failure.filename}: {failure.strerror}") from failure
-        self.readiness = pages.Readiness()
+        self.readiness = Readiness()
         self.traffic = Traffic(self.sidecar, loop, self._exhausted)
         self.mounts = Mounts(self.sidecar, self.traffic, self.readiness, file=file, when_ready=self._say_ready)
-        self._page_listeners: list[Listener] = []
-        self._page_servers: list[PageServer] = []
+        view = LocalView(self.sidecar)
+        api = AdminApi(
+            self.sidecar, self.readiness, view=view, started_at=time.time(), drain=self.begin_drain, end=self.stop
+        )
+        self._pages = PageListeners(
+            loop,
+            self.sidecar.clock,
+            self.readiness,
+            metrics=lambda _: metrics_page(self.sidecar.metrics.exposition_parts()),
+            admin_pages=api.pages(),
+            admin_actions=api.actions(),
+            on_exhausted=self._exhausted,
+        )
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._unix_path = ""
-        publish(self.sidecar)
+        publish(self.sidecar, view)
 
     @property
     def config(self) -> Config:
@@ -64,7 +73,7 @@ class App:
     def start(self) -> None:
         """Open every listener and load what is there. Raises StartError when an address cannot be had."""
         try:
-            self._open_pages()
+            self._pages.open(self.config)
             self.traffic.apply(self.config, self._file or "the configuration")
         except OSError as failure:
             raise StartError(failure.strerror or str(failure)) from failure
@@ -76,57 +85,7 @@ class App:
     def bound_ports(self) -> dict[str, list[int]]:
         """Tell the ports that the kernel gave to listeners on port 0, in the order of the configuration."""
         traffic = {direction: self.traffic.ports(direction) for direction in ("inbound", "outbound")}
-        return {**traffic, "pages": [listener.port for listener in self._page_listeners]}
-
-    def _open_pages(self) -> None:
-        config, sidecar = self.config, self.sidecar
-        for listen, detail in ((config.health, False), (config.admin, True)):
-            if listen is None:
-                continue
-            unix = isinstance(listen.listen, UnixSocket)
-            server = self._admin_server(unix=unix) if detail else PageServer(self._loop, sidecar.clock, self._pages())
-            self._page_servers.append(server)
-            if isinstance(listen.listen, UnixSocket):
-                self._unix_path = listen.listen.path
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._unix_path)  # of a process that was killed
-                sock = open_unix_listener(self._unix_path)
-            else:
-                sock = open_listener(listen.listen.host, listen.listen.port)
-            self._page_listeners.append(
-                Listener(
-                    self._loop,
-                    sock,
-                    server.admit,
-                    name="admin" if detail else "health",
-                    back_off=config.limits.accept_backoff,
-                    on_exhausted=self._exhausted,
-                )
-            )
-
-    def _admin_server(self, *, unix: bool) -> PageServer:
-        api = AdminApi(self.sidecar, self.readiness, unix=unix, drain=self.begin_drain, end=self.stop)
-        return PageServer(
-            self._loop,
-            self.sidecar.clock,
-            {**self._pages(), **api.pages()},
-            actions=api.actions(),
-            guard=api.guard,
-        )
-
-    def _pages(self) -> dict[str, PageMaker]:
-        def page(make: Callable[[], pages.PageText]) -> PageMaker:
-            def answer(_: PageRequest) -> Page:
-                text = make()
-                return Page(status=text.status, content_type=text.content_type, body=text.body)
-
-            return answer
-
-        return {
-            "/livez": page(pages.livez),
-            "/readyz": page(lambda: pages.readyz(self.readiness, detail=False)),
-            "/metrics": lambda _: Page(content_type=pages.METRICS_TYPE, parts=self.sidecar.metrics.exposition_parts()),
-        }
+        return {**traffic, "pages": self._pages.ports}
 
     def _exhausted(self, failure: LimitExceeded) -> None:
         self.sidecar.metrics.limit(failure.reason)
@@ -217,24 +176,13 @@ class App:
     async def close(self) -> None:
         """Close everything that is open, finish every record, write out the access log."""
         sidecar = self.sidecar
-        for listener in self._page_listeners:
-            listener.close()
-        for direction in ("inbound", "outbound"):
-            self.traffic.close(direction)
-        self.traffic.close_pools()
-        # A task that is cancelled before its first step runs no code: its connection would leave no record.
-        await asyncio.sleep(0)
-        sidecar.registry.break_off(Reason.DRAIN_DEADLINE)
-        await sidecar.tasks.cancel_all()
+        self._pages.stop()
+        await self.traffic.end()
         self.mounts.close()
         sidecar.key_fetcher.close()
-        for server in self._page_servers:
-            server.close()
+        self._pages.close()
         sidecar.clock.stop()
         sidecar.access_log.close()
-        if self._unix_path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._unix_path)
 
 
 async def run(config: Config, file: str) -> None:

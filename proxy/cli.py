@@ -1,4 +1,4 @@
-"""The commands `remora proxy run` and `remora proxy check`.
+"""The commands `remora proxy run` and `remora proxy check`, and `worker`, by which a supervisor begins a worker.
 
 Exit codes: 0 done, 1 cannot start, 2 something is wrong with the files that were given, each fault on a line.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,22 +40,33 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument(
                 "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="default: info"
             )
+    worker = commands.add_parser("worker")  # no help: nobody calls it by hand
+    worker.add_argument("--channel", required=True, type=int)
+    worker.add_argument("--number", required=True, type=int)
+    worker.add_argument("--loop", required=True, choices=("uvloop", "asyncio"))
+    worker.add_argument("--log-level", required=True)
     options = parser.parse_args(argv)
+    if options.command == "worker":
+        return _work(options.channel, options.number, options.loop, options.log_level)
     try:
-        config = read_config(options.config)
+        data = _read(options.config)
+        config = load_config(data, options.config)
     except ConfigError as failure:
         return _report(failure.faults)
-    return _check(config) if options.command == "check" else _run(config, options.config, options.log_level)
+    return _check(config) if options.command == "check" else _run(config, options.config, data, options.log_level)
 
 
 def read_config(file: str) -> Config:
     """Read and check the configuration file. Raises ConfigError with every fault."""
+    return load_config(_read(file), file)
+
+
+def _read(file: str) -> bytes:
     try:
-        data = Path(file).read_bytes()
+        return Path(file).read_bytes()
     except OSError as failure:
         message = f"the configuration file cannot be read: {failure.strerror}"
         raise ConfigError([Fault(file=file, message=message, hint="give its path with --config")]) from failure
-    return load_config(data, file)
 
 
 def _report(faults: Sequence[Fault]) -> int:
@@ -91,20 +104,38 @@ def _check(config: Config) -> int:
     return 0
 
 
-def _run(config: Config, file: str, level: str) -> int:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=_FORMAT, datefmt=_DATE)
-    logging.Formatter.converter = time.gmtime
+def _run(config: Config, file: str, data: bytes, level: str) -> int:
+    _log_to_stderr(level, _FORMAT)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(config)) as runner:
-            runner.run(run(config, file))
+        with asyncio.Runner(loop_factory=_loop_factory(config.runtime.loop)) as runner:
+            if config.runtime.workers == 1:
+                runner.run(run(config, file))
+            else:
+                from proxy.workers.supervisor import supervise  # one process does without, and its memory
+
+                runner.run(supervise(config, file, data))
     except StartError as failure:
         sys.stderr.write(f"remora: {failure}\n")
         return 1
     return 0
 
 
-def _loop_factory(config: Config) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if config.runtime.loop == "asyncio":
+def _work(channel: int, number: int, loop: str, level: str) -> int:
+    from proxy.workers.worker import run_worker
+
+    os.set_inheritable(channel, False)
+    _log_to_stderr(level, _FORMAT.replace("%(message)s", f"worker {number}: %(message)s"))
+    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+        return runner.run(run_worker(socket.socket(fileno=channel)))
+
+
+def _log_to_stderr(level: str, form: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=form, datefmt=_DATE)
+    logging.Formatter.converter = time.gmtime
+
+
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
         return None
     import uvloop
 

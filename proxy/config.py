@@ -62,6 +62,9 @@ MIN_WATCH_INTERVAL: Final = 0.05
 MAX_WATCH_INTERVAL: Final = 60.0
 """Above, a revoked peer stays in longer than the kubelet's own sync period of a minute."""
 
+MAX_WORKERS: Final = 64
+"""More cores than a sidecar is ever given; each worker costs 45 MiB and a socket for every listener."""
+
 MAX_TRUSTED_PROXIES: Final = 32
 """More hops than any route has; a larger number is a mistake, and would trust what clients write."""
 
@@ -403,9 +406,7 @@ def _access_log(text: str) -> str:
 def _runtime(checker: ConfigChecker, node: Node | None) -> RuntimeConfig:
     fields = checker.mapping(node, "runtime", ("loop", "workers", "watch_interval"))
     workers = fields.get("workers")
-    count = checker.integer(workers, "runtime.workers", 1, minimum=1, maximum=256)
-    if count > 1 and workers is not None:
-        checker.not_supported(workers, f"runtime.workers: {count}", "write workers: 1")
+    count = checker.integer(workers, "runtime.workers", 1, minimum=1, maximum=MAX_WORKERS)
     loop: LoopName = "uvloop"
     return RuntimeConfig(
         loop=checker.word(fields.get("loop"), "runtime.loop", get_args(LoopName), loop),

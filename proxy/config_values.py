@@ -156,7 +156,10 @@ class TelemetryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConfig:
-    """How the process runs; `watch_interval` is how often mounted files are looked at."""
+    """How the process runs; `watch_interval` is how often mounted files are looked at.
+
+    With more than one of `workers`, a supervisor runs that many processes as one sidecar.
+    """
 
     loop: LoopName = "uvloop"
     workers: int = 1

@@ -10,41 +10,35 @@ readiness detail, until what is mounted is whole again.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from certs.store import key_file_warnings
 from proxy.admin.pages import Readiness
 from proxy.config import Config, load_config
 from proxy.errors import ConfigError, Fault
 from proxy.handshake.contexts import TlsGeneration
+from proxy.inforce import RESTART, Doors, InForce, as_far_as_possible
 from proxy.material import compile_policy, judge_identity, read_identity, read_policy
 from proxy.policy import PolicySnapshot
 from proxy.sidecar import Sidecar
-from proxy.traffic import Traffic
 from proxy.types import Generation
-from proxy.watch import Source, Watcher
-
-_RESTART: Final = (
-    "workload",
-    "trust_domain",
-    "trust_domain_aliases",
-    "identity",
-    "admin",
-    "health",
-    "telemetry",
-    "limits",
-    "runtime",
-)
-"""Sections of the configuration that a running process cannot follow: who it is, and what it was built with."""
+from proxy.watch import Files, Source, Watcher
 
 _log = logging.getLogger("remora")
 
-_NewConfig = tuple[Config, PolicySnapshot | None]
+_NewConfig = tuple[Config, bytes, PolicySnapshot | None, Files]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The files of what was put in force just now, where it has changed: for whoever judges the same bytes again."""
+
+    config: bytes | None = None
+    certificates: Files | None = None
+    policy: Files | None = None
 
 
 class Mounts:
@@ -53,20 +47,23 @@ class Mounts:
     def __init__(
         self,
         sidecar: Sidecar,
-        traffic: Traffic,
+        doors: Doors,
         readiness: Readiness,
         *,
         file: str,
         when_ready: Callable[[], None],
+        when_taken: Callable[[Taken], None] = lambda _: None,
     ) -> None:
-        """`file` is the configuration file, "" when there is none to follow."""
+        """`file` is the configuration file, "" when there is none to follow; `when_taken` hears of all that is new."""
         self._sidecar = sidecar
-        self._traffic = traffic
+        self._in_force = InForce(sidecar, doors, readiness, file=file, when_ready=when_ready)
         self._readiness = readiness
         self._file = file
-        self._when_ready: Callable[[], None] | None = when_ready
+        self._when_taken = when_taken
         self._restart_named: tuple[str, ...] = ()
-        sources: list[Source[_NewConfig] | Source[TlsGeneration] | Source[PolicySnapshot]] = []
+        sources: list[
+            Source[_NewConfig] | Source[tuple[TlsGeneration, Files]] | Source[tuple[PolicySnapshot, Files]]
+        ] = []
         if file:
             sources.append(
                 Source(
@@ -114,31 +111,25 @@ class Mounts:
 
     # --- certificates and trust ---
 
-    def _judge_certificates(self, files: Mapping[str, bytes]) -> TlsGeneration:
+    def _judge_certificates(self, files: Files) -> tuple[TlsGeneration, Files]:
         sidecar = self._sidecar
-        return judge_identity(sidecar.config, files, Generation(sidecar.tls_generation + 1), time.time())
+        return judge_identity(sidecar.config, files, Generation(sidecar.tls_generation + 1), time.time()), files
 
-    def _take_certificates(self, tls: TlsGeneration) -> None:
-        sidecar = self._sidecar
-        sidecar.tls = tls
-        for warning in key_file_warnings(Path(sidecar.config.identity.directory)):
-            _log.warning("certificates: %s", warning)
-        hours = (tls.identity_set.not_after - time.time()) / 3600
-        self._taken("certificates", f"serial {tls.identity_set.serial}, {hours:.1f} h left", tls.generation)
+    def _take_certificates(self, new: tuple[TlsGeneration, Files]) -> None:
+        tls, files = new
+        self._in_force.take_certificates(tls)
+        self._when_taken(Taken(certificates=files))
 
     # --- policy ---
 
-    def _judge_policy(self, files: Mapping[str, bytes]) -> PolicySnapshot:
+    def _judge_policy(self, files: Files) -> tuple[PolicySnapshot, Files]:
         sidecar = self._sidecar
-        return compile_policy(sidecar.config, files, Generation(sidecar.policy_generation + 1))
+        return compile_policy(sidecar.config, files, Generation(sidecar.policy_generation + 1)), files
 
-    def _take_policy(self, policy: PolicySnapshot) -> None:
-        self._sidecar.policy = policy
-        authentication = policy.authentication
-        self._sidecar.key_store.follow(authentication.uris if authentication is not None else {})
-        for warning in policy.warnings:
-            _log.warning("policy: %s", warning)
-        self._taken("policy", f"digest {policy.source_digest[:12]}", policy.generation)
+    def _take_policy(self, new: tuple[PolicySnapshot, Files]) -> None:
+        policy, files = new
+        self._in_force.take_policy(policy)
+        self._when_taken(Taken(policy=files))
 
     # --- the configuration file ---
 
@@ -149,54 +140,33 @@ class Mounts:
             message = f"the configuration file cannot be read: {failure.strerror}"
             raise ConfigError([Fault(file=self._file, message=message)]) from failure
 
-    def _judge_config(self, files: Mapping[str, bytes]) -> _NewConfig:
+    def _judge_config(self, files: Files) -> _NewConfig:
         """Judge the file with what depends on it: policies are compiled for its ports and settings."""
-        config = self._as_far_as_possible(load_config(files[self._file], self._file))
+        data = files[self._file]
+        config = self._as_far_as_possible(load_config(data, self._file))
         old = self._sidecar.config
         if config.policy == old.policy and config.inbound == old.inbound:
-            return config, None
+            return config, data, None, {}
+        policies = read_policy(config)
         generation = Generation(self._sidecar.policy_generation + 1)
-        return config, compile_policy(config, read_policy(config), generation)
+        return config, data, compile_policy(config, policies, generation), policies
 
     def _as_far_as_possible(self, config: Config) -> Config:
         """Keep of the running configuration what only a restart can change, and note what that is."""
         old = self._sidecar.config
-        changed = tuple(name for name in _RESTART if getattr(config, name) != getattr(old, name))
+        changed = tuple(name for name in RESTART if getattr(config, name) != getattr(old, name))
         if changed != self._restart_named:
             self._restart_named = changed
             if changed:
                 _log.warning("config: changes of %s take effect after a restart", ", ".join(changed))
-        return dataclasses.replace(config, **{name: getattr(old, name) for name in changed})
+        return as_far_as_possible(config, old)
 
     def _take_config(self, new: _NewConfig) -> None:
-        config, policy = new
-        sidecar = self._sidecar
-        if sidecar.draining:
-            return  # what ends opens no port
-        self._traffic.apply(config, self._file)
-        if config == sidecar.config and policy is None:
-            return
-        sidecar.take_config(config)
-        if policy is not None:
-            self._take_policy(policy)
-        self._taken("config", "ports, services and policy settings follow it", None)
+        config, data, policy, policies = new
+        if self._in_force.take_config(config, policy):
+            self._when_taken(Taken(config=data, policy=policies if policy is not None else None))
 
-    # --- what follows from either ---
-
-    def _taken(self, kind: str, what: str, generation: Generation | None) -> None:
-        sidecar, readiness = self._sidecar, self._readiness
-        sidecar.metrics.config_rejected[kind] = False
-        readiness.rejected.pop(kind, None)
-        readiness.missing.pop(kind, None)
-        number = f" generation {generation}" if generation is not None else ""
-        _log.info("%s%s in force: %s", kind, number, what)
-        ended = sidecar.registry.judge_again()
-        self._traffic.judge_again()
-        if ended:
-            _log.info("%d connections ended that it no longer allows", ended)
-        if sidecar.ready and self._when_ready is not None:
-            when_ready, self._when_ready = self._when_ready, None
-            when_ready()
+    # --- what is broken ---
 
     def _rejecter(self, kind: str, in_force: Callable[[], bool]) -> Callable[[Sequence[Fault]], None]:
         def reject(faults: Sequence[Fault]) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.sidecar import Sidecar
+from proxy.view import Live
 
 _DIRECTIONS: Final = ("inbound", "outbound")
 
 
-def publish(sidecar: Sidecar) -> None:
-    """Register every gauge and counter that is read at scrape time."""
-    metrics, registry = sidecar.metrics, sidecar.registry
-    metrics.gauge("remora_ready", "1 while traffic is served.", lambda: float(sidecar.ready))
+def publish(sidecar: Sidecar, live: Live) -> None:
+    """Register every gauge and counter that is read at scrape time: of what is in force, and of the traffic."""
+    metrics = sidecar.metrics
+    metrics.gauge("remora_ready", "1 while traffic is served.", lambda: float(live.ready()))
     metrics.gauge("remora_policy_generation", "The policy set in force.", lambda: float(sidecar.policy_generation))
     metrics.gauge(
         "remora_certificate_generation", "The certificates and trust in force.", lambda: float(sidecar.tls_generation)
@@ -27,50 +28,39 @@ def publish(sidecar: Sidecar) -> None:
         "remora_connections_active",
         "Open connections.",
         ("direction",),
-        lambda: {(direction,): float(registry.count(direction)) for direction in _DIRECTIONS},
+        lambda: {(direction,): float(live.open_count(direction)) for direction in _DIRECTIONS},
     )
     metrics.gauges(
         "remora_pool_connections",
         "Connections to a next hop; one that is being dialled is busy.",
         ("next_hop", "state"),
-        _pools(sidecar),
+        _pools(live),
     )
     metrics.gauges(
         "remora_pool_waiting",
         "Requests that wait for a connection to a next hop.",
         ("next_hop",),
-        _waiting(sidecar),
+        lambda: {(hop.name,): float(hop.waiting) for hop in live.hops()},
     )
     metrics.gauges(
         "remora_jwks_up",
         "1 while the last fetch of a jwksUri gave keys.",
         ("uri",),
-        sidecar.key_store.up,
+        live.jwks_up,
     )
     metrics.counter(
         "remora_access_records_dropped",
         "Access records lost: the writer had fallen behind, or the destination did not take them.",
-        lambda: sidecar.access_log.dropped,
+        live.records_lost,
     )
 
 
-def _pools(sidecar: Sidecar) -> Callable[[], dict[tuple[str, ...], float]]:
+def _pools(live: Live) -> Callable[[], dict[tuple[str, ...], float]]:
     def read() -> dict[tuple[str, ...], float]:
         found: dict[tuple[str, ...], float] = {}
-        for pool in sidecar.pools:
-            for state, count in (("idle", pool.idle), ("busy", pool.total - pool.idle)):
-                key = pool.name, state
-                found[key] = found.get(key, 0.0) + count
-        return found
-
-    return read
-
-
-def _waiting(sidecar: Sidecar) -> Callable[[], dict[tuple[str, ...], float]]:
-    def read() -> dict[tuple[str, ...], float]:
-        found: dict[tuple[str, ...], float] = {}
-        for pool in sidecar.pools:
-            found[pool.name,] = found.get((pool.name,), 0.0) + pool.waiting
+        for hop in live.hops():
+            found[hop.name, "idle"] = float(hop.idle)
+            found[hop.name, "busy"] = float(hop.busy)
         return found
 
     return read

@@ -12,19 +12,19 @@ from proxy.admin.pages import Readiness
 from proxy.admin.words import Data, moment, time_of_day
 from proxy.config import Service
 from proxy.errors import Reason
-from proxy.runtime.registry import Entry
 from proxy.sidecar import Sidecar
 from proxy.telemetry.decisions_log import ORDINARY, WINDOW, Decision
+from proxy.view import View
 
 GLANCE: Final = 20
 """Rows of one table of the overview."""
 
 
-def overview(sidecar: Sidecar, readiness: Readiness, started_at: float) -> Data:
+def overview(sidecar: Sidecar, readiness: Readiness, view: View, started_at: float) -> Data:
     """Collect everything at a glance: the page of a person, and `remora status`."""
     now = time.time()
-    decided = decisions(sidecar, now)
-    tls, policy, registry = sidecar.tls, sidecar.policy, sidecar.registry
+    decided = view.decisions(now)
+    tls, policy = sidecar.tls, sidecar.policy
     identity = tls.identity_set if tls is not None else None
     return {
         "identity": {
@@ -39,21 +39,22 @@ def overview(sidecar: Sidecar, readiness: Readiness, started_at: float) -> Data:
             "policy_default": policy.default.value if policy is not None else sidecar.config.policy.default,
             "policy_rules": len(topics.rules_of(policy)) if policy is not None else 0,
             "policy_warnings": len(policy.warnings) if policy is not None else 0,
-            "inbound_open": registry.count("inbound"),
-            "outbound_open": registry.count("outbound"),
+            "inbound_open": view.open_count("inbound"),
+            "outbound_open": view.open_count("outbound"),
             "draining": sidecar.draining,
-            "records_lost": sidecar.access_log.dropped,
+            "records_lost": view.records_lost(),
             "up_seconds": round(now - started_at),
             "process": os.getpid(),
+            **view.facts(),
         },
         "ports": ports(sidecar),
         "services": services(sidecar),
-        "next_hops": next_hops(sidecar),
+        "next_hops": next_hops(view),
         "traffic": traffic(sidecar)[:GLANCE],
         "refused": refused(sidecar)[:GLANCE],
         "refusals": [brief(each) for each in decided if each.decision != "allow"][:GLANCE],
         "permits": [brief(each) for each in decided if each.decision == "allow"][:GLANCE],
-        "connections": connections(sidecar, now)[:GLANCE],
+        "connections": view.connections(now)[1][:GLANCE],
         "footer": f"As of {moment(now)}; times are UTC. Decisions are those of the last {WINDOW / 60:g} minutes.",
     }
 
@@ -94,18 +95,18 @@ def _service(service: Service) -> Data:
     }
 
 
-def next_hops(sidecar: Sidecar) -> list[Data]:
+def next_hops(view: View) -> list[Data]:
     """List the pools of connections to the application and to endpoints."""
     return [
         {
-            "next_hop": pool.name,
-            "connections": pool.total,
-            "busy": pool.total - pool.idle,
-            "idle": pool.idle,
-            "waiting": pool.waiting,
+            "next_hop": hop.name,
+            "connections": hop.idle + hop.busy,
+            "busy": hop.busy,
+            "idle": hop.idle,
+            "waiting": hop.waiting,
         }
-        for pool in sidecar.pools
-        if not pool.closed
+        for hop in view.hops()
+        if not hop.closed
     ]
 
 
@@ -159,29 +160,6 @@ def refused(sidecar: Sidecar) -> list[Data]:
         for (direction, what, reason), count in found.items()
     ]
     return sorted(rows, key=lambda each: -int(each["count"]))
-
-
-def connections(sidecar: Sidecar, now: float) -> list[Data]:
-    """List the open connections, the oldest first."""
-    return [_connection(entry, now) for entry in sorted(sidecar.registry, key=lambda entry: entry.opened_at)]
-
-
-def _connection(entry: Entry, now: float) -> Data:
-    peer = entry.peer
-    return {
-        "direction": entry.direction,
-        "by": entry.service,
-        "remote": entry.remote,
-        "peer": str(peer.spiffe_id) if peer is not None else None,
-        "age_seconds": round(now - entry.opened_at, 1),
-        "certificate_left_seconds": round(peer.not_after - now) if peer is not None else None,
-        "serial": peer.serial if peer is not None else None,
-    }
-
-
-def decisions(sidecar: Sidecar, now: float) -> list[Decision]:
-    """Give the decisions of the last minutes, the newest first."""
-    return sidecar.decision_log.recent(now) if sidecar.decision_log is not None else []
 
 
 def brief(decision: Decision) -> Data:

@@ -63,8 +63,8 @@ class Arrival:
 class Sidecar:
     """One process: its configuration, snapshots, counters and open connections."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the access log; raises OSError when its file cannot be opened."""
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, access_log: AccessLog | None = None) -> None:
+        """Open the access log unless one is given; raises OSError when its file cannot be opened."""
         self.config = config
         self.limits = limits = config.limits
         self.loop = loop
@@ -72,7 +72,7 @@ class Sidecar:
         self.tasks = TaskSpawner(loop)
         self.registry = Registry()
         self.metrics = Metrics(Naming.of(config))
-        self.access_log = AccessLog(loop, config.telemetry.access_log)
+        self.access_log = AccessLog(loop, config.telemetry.access_log) if access_log is None else access_log
         self.identity = SpiffeId.for_service_account(
             config.trust_domain, config.workload.namespace, config.workload.service_account
         )

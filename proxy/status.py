@@ -114,6 +114,10 @@ class _Screen:
             "open": f"{facts['inbound_open']} inbound, {facts['outbound_open']} outbound",
             "up": f"{duration(facts['up_seconds'])}, process {facts['process']}",
         }
+        if facts.get("workers") is not None:
+            rows["workers"] = str(facts["workers"])
+            if missing := facts.get("workers_without_answer"):
+                rows["workers"] += f", without an answer: {word('', missing)}"
         if facts["records_lost"]:
             rows["access log"] = f"{_count(facts['records_lost'], 'record')} lost"
         for name, text in rows.items():

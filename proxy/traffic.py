@@ -17,25 +17,65 @@ from collections.abc import Callable, Mapping
 from proxy.accept.listener import Listener, open_listener
 from proxy.config import Address, Config, InboundPort, Service
 from proxy.connection import Inbound, Outbound
-from proxy.errors import ConfigError, Fault, LimitExceeded
+from proxy.errors import ConfigError, Fault, LimitExceeded, Reason
 from proxy.sidecar import Sidecar
 
-_Key = tuple[str, str, str]
+Key = tuple[str, str, str]
 """Direction, listen address and, where the kernel chooses the port, what the listener is for: so it is found again."""
+
+Opener = Callable[[Mapping[Key, Address], str], dict[Key, socket.socket]]
+"""Gives a listening socket for each key. Raises ConfigError that names the file given when an address cannot be had."""
+
+
+def listeners_of(config: Config) -> dict[Key, Address]:
+    """Name every listener that a configuration wants: inbound ones first, in the order of the file."""
+    wanted = {_key("inbound", port.listen, str(port.port)): port.listen for port in config.inbound}
+    return wanted | {_key("outbound", item.listen, item.service): item.listen for item in config.outbound.listeners}
+
+
+def open_each(wanted: Mapping[Key, Address], file: str) -> dict[Key, socket.socket]:
+    """Bind and listen on each address: all of them or none."""
+    return {key: sock for key, [sock] in open_all(wanted, file, lambda at: [open_listener(at.host, at.port)]).items()}
+
+
+def open_all(
+    wanted: Mapping[Key, Address], file: str, open_some: Callable[[Address], list[socket.socket]]
+) -> dict[Key, list[socket.socket]]:
+    """Open what `open_some` opens on each address. Raises ConfigError that names `file`; then nothing is open."""
+    opened: dict[Key, list[socket.socket]] = {}
+    faults = []
+    for key, listen in wanted.items():
+        try:
+            opened[key] = open_some(listen)
+        except OSError as failure:
+            hint = "end what listens there, or choose another address"
+            faults.append(Fault(file=file, message=failure.strerror or str(failure), hint=hint))
+    if faults:
+        for socks in opened.values():
+            for sock in socks:
+                sock.close()
+        raise ConfigError(faults)
+    return opened
 
 
 class Traffic:
     """Every listener of the mesh and of the application, by the configuration in force."""
 
     def __init__(
-        self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop, on_exhausted: Callable[[LimitExceeded], None]
+        self,
+        sidecar: Sidecar,
+        loop: asyncio.AbstractEventLoop,
+        on_exhausted: Callable[[LimitExceeded], None],
+        open_sockets: Opener = open_each,
     ) -> None:
+        """`open_sockets` gives the sockets of new listeners: it opens them, or somebody else has."""
         self._sidecar = sidecar
+        self._open = open_sockets
         self._loop = loop
         self._on_exhausted = on_exhausted
-        self._listeners: dict[_Key, Listener] = {}
-        self._inbound: dict[_Key, tuple[InboundPort, Inbound]] = {}
-        self._outbound: dict[_Key, str] = {}
+        self._listeners: dict[Key, Listener] = {}
+        self._inbound: dict[Key, tuple[InboundPort, Inbound]] = {}
+        self._outbound: dict[Key, str] = {}
         self._services: dict[str, tuple[Service, Outbound]] = {}
 
     @property
@@ -54,8 +94,7 @@ class Traffic:
         """
         inbound = {_key("inbound", port.listen, str(port.port)): port for port in config.inbound}
         outbound = {_key("outbound", item.listen, item.service): item for item in config.outbound.listeners}
-        wanted = {key: port.listen for key, port in inbound.items()}
-        wanted |= {key: item.listen for key, item in outbound.items()}
+        wanted = listeners_of(config)
         opened = self._open({key: listen for key, listen in wanted.items() if key not in self._listeners}, file)
         for name, service in config.outbound.services.items():
             self._take_service(name, service)
@@ -77,7 +116,7 @@ class Traffic:
             _, gone = self._services.pop(name)
             self._sidecar.registry.drain("outbound", gone.cluster)
             gone.close()
-        self._listeners = {key: self._listeners[key] for key in wanted}
+        self._listeners = {key: self._listeners[key] for key in wanted if key in self._listeners}
 
     def judge_again(self) -> None:
         """Judge the connections to services by the trust in force: a server that it no longer vouches for is left."""
@@ -99,22 +138,18 @@ class Traffic:
         for _, outbound in self._services.values():
             outbound.close()
 
-    def _open(self, wanted: Mapping[_Key, Address], file: str) -> dict[_Key, socket.socket]:
-        opened: dict[_Key, socket.socket] = {}
-        faults = []
-        for key, listen in wanted.items():
-            try:
-                opened[key] = open_listener(listen.host, listen.port)
-            except OSError as failure:
-                hint = "end what listens there, or choose another address"
-                faults.append(Fault(file=file, message=failure.strerror or str(failure), hint=hint))
-        if faults:
-            for sock in opened.values():
-                sock.close()
-            raise ConfigError(faults)
-        return opened
+    async def end(self) -> None:
+        """Stop accepting, end every connection with its record and every task of the sidecar."""
+        sidecar = self._sidecar
+        for direction in ("inbound", "outbound"):
+            self.close(direction)
+        self.close_pools()
+        # A task that is cancelled before its first step runs no code: its connection would leave no record.
+        await asyncio.sleep(0)
+        sidecar.registry.break_off(Reason.DRAIN_DEADLINE)
+        await sidecar.tasks.cancel_all()
 
-    def _admit(self, key: _Key) -> Callable[[socket.socket], None]:
+    def _admit(self, key: Key) -> Callable[[socket.socket], None]:
         """Find what stands behind a listener anew for each connection: a change must not touch the listener."""
 
         def admit_inbound(sock: socket.socket) -> None:
@@ -125,7 +160,7 @@ class Traffic:
 
         return admit_inbound if key[0] == "inbound" else admit_outbound
 
-    def _take_port(self, key: _Key, port: InboundPort) -> None:
+    def _take_port(self, key: Key, port: InboundPort) -> None:
         standing = self._inbound.get(key)
         if standing is not None:
             if standing[0] == port:
@@ -142,7 +177,7 @@ class Traffic:
             standing[1].update(service)
             self._services[name] = service, standing[1]
 
-    def _drop(self, key: _Key) -> None:
+    def _drop(self, key: Key) -> None:
         self._listeners.pop(key).close()
         if key[0] == "inbound":
             _, gone = self._inbound.pop(key)
@@ -150,5 +185,5 @@ class Traffic:
             gone.close()
 
 
-def _key(direction: str, listen: Address, purpose: str) -> _Key:
+def _key(direction: str, listen: Address, purpose: str) -> Key:
     return direction, str(listen), "" if listen.port else purpose

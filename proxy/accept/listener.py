@@ -38,12 +38,17 @@ _GONE: Final = frozenset(
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """Bind and listen on `host`:`port` ("::" takes IPv4 as well). Raises OSError with a message that says where."""
+def open_listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Bind and listen on `host`:`port` ("::" takes IPv4 as well). Raises OSError with a message that says where.
+
+    Several `shared` sockets may listen on one port: the kernel gives each connection to one of them (SO_REUSEPORT).
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
         sock.bind((host, port))
@@ -54,6 +59,25 @@ def open_listener(host: str, port: int) -> socket.socket:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise OSError(failure.errno, f"cannot listen on {place}: {failure.strerror}") from failure
     return sock
+
+
+def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    """Open `count` shared listeners on one port, for port 0 on one that the kernel chooses. Raises as `open_listener`.
+
+    Sharing would admit a listener of another process of the same user unseen: a port that somebody has is refused.
+    """
+    if port:
+        open_listener(host, port).close()
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            opened.append(open_listener(host, port, shared=True))
+            port = int(opened[0].getsockname()[1])
+    except OSError:
+        for sock in opened:
+            sock.close()
+        raise
+    return opened
 
 
 def open_unix_listener(path: str) -> socket.socket:

@@ -67,7 +67,10 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-PageMaker = Callable[[PageRequest], Page]
+_BROKEN: Final = Page(status=500, body=b"the page could not be made; the log says why\n")
+
+PageMaker = Callable[[PageRequest], "Page | asyncio.Future[Page]"]
+"""Makes an answer, now or as soon as others have been asked; requests behind it on the connection wait."""
 
 
 class PageServer:
@@ -114,8 +117,8 @@ class PageServer:
         for connection in list(self._connections):
             connection.close()
 
-    def answer(self, head: RequestHead, body: bytes) -> Page:
-        """Make the page for a request."""
+    def answer(self, head: RequestHead, body: bytes) -> Page | asyncio.Future[Page]:
+        """Make the page for a request, or begin to."""
         path = head.path.decode("latin-1")
         post = head.method == b"POST"
         if not post and head.method not in (b"GET", b"HEAD"):
@@ -131,7 +134,7 @@ class PageServer:
             return make(request) if make is not None else self._no_such(path)
         except Exception:
             _log.exception("the page %s could not be made", path)
-            return Page(status=500, body=b"the page could not be made; the log says why\n")
+            return _BROKEN
 
     def _no_such(self, path: str) -> Page:
         if path in self._actions:
@@ -165,6 +168,7 @@ class _PageConnection:
         "_codec",
         "_head",
         "_loop",
+        "_making",
         "_next",
         "_parts",
         "_server",
@@ -177,6 +181,7 @@ class _PageConnection:
         self._loop = loop
         self._parts: Iterator[bytes] | None = None
         self._next: asyncio.Handle | None = None
+        self._making: asyncio.Future[Page] | None = None
         self._server = server
         self._wire = wire
         self._clock = clock
@@ -211,18 +216,44 @@ class _PageConnection:
                         self._say(413, b"a body is 4096 bytes at most here\n")
                         return
                 elif isinstance(event, End) and self._head is not None:
-                    head = self._head
-                    page = self._server.answer(head, self._body)
-                    if page.parts is not None and head.method != b"HEAD" and head.version != b"1.0":
-                        self._begin(page, page.parts, close=not head.keep_alive)
+                    page = self._server.answer(self._head, self._body)
+                    if isinstance(page, asyncio.Future):
+                        self._wire.pause()
+                        self._making = page
+                        page.add_done_callback(self._made)
                         return
-                    self._wire.write(_written(page, close=not head.keep_alive, head_request=head.method == b"HEAD"))
-                    if not head.keep_alive or self._wire.congested:
-                        self._end()
+                    if not self._give(self._head, page):
                         return
-                    codec.start_next_stream()
         except ProtocolError as fault:
             self._say(fault.reason.consequence.status or 400, f"{fault}\n".encode())
+
+    def _give(self, head: RequestHead, page: Page) -> bool:
+        """Write a page; say whether the next request can be read at once."""
+        if page.parts is not None and head.method != b"HEAD" and head.version != b"1.0":
+            self._begin(page, page.parts, close=not head.keep_alive)
+            return False
+        self._wire.write(_written(page, close=not head.keep_alive, head_request=head.method == b"HEAD"))
+        if not head.keep_alive or self._wire.congested:
+            self._end()
+            return False
+        self._codec.start_next_stream()
+        return True
+
+    def _made(self, making: asyncio.Future[Page]) -> None:
+        """Give a page that took time to make."""
+        self._making = None
+        if self._wire.closed or self._head is None:
+            return
+        if making.cancelled():
+            self.close()
+            return
+        failure = making.exception()
+        if failure is not None:
+            _log.error("the page %s could not be made", self._head.path.decode("latin-1"), exc_info=failure)
+        self._wire.resume()
+        self._clock.arm(self, _IDLE)
+        if self._give(self._head, _BROKEN if failure is not None else making.result()):
+            self._pump()
 
     def _begin(self, page: Page, parts: Iterator[bytes], *, close: bool) -> None:
         """Send a page in parts; the next request is read when it is out."""
@@ -286,6 +317,9 @@ class _PageConnection:
     def close(self) -> None:
         self._clock.disarm(self)
         self._parts = None
+        if self._making is not None:
+            self._making.cancel()
+            self._making = None
         if self._next is not None:
             self._next.cancel()
             self._next = None

@@ -6,11 +6,16 @@ and counted: the log waits for nothing that the traffic would have to wait for.
 
 A full disk costs records, which are counted, and nothing else; each block is tried anew, so the log goes on when there
 is room. A record that was cut off there is ended with its line, and the next one begins on its own.
+
+Several processes may write to one destination: a file takes each write whole (O_APPEND), but a pipe only up to 4 KiB
+(PIPE_BUF), and a record may be longer, by what a caller sends. So they take turns, by a lock on a file that they share.
+The kernel gives the turn on when its holder dies; what that one left half written is ended by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import queue
@@ -27,6 +32,10 @@ _LINE_FEED: Final = 10
 
 _REOPEN: Final = b""
 """What asks the thread to open the file anew; no block is empty."""
+
+_TORN: Final = b"t"
+_WHOLE: Final = b"w"
+"""What the shared file says of the destination: it ends within a record, or somebody died while writing; or neither."""
 
 _LAST_WRITE: Final = 2.0
 """Seconds that the end of the process waits for a destination that does not take the last block."""
@@ -51,12 +60,17 @@ class AccessLog:
         "_skipped",
         "_thread",
         "_torn",
+        "_turn",
         "_written",
         "enabled",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, destination: str) -> None:
-        """Open the destination. Raises OSError when the file cannot be opened for appending."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, destination: str, turn: int = -1) -> None:
+        """Open the destination. Raises OSError when the file cannot be opened for appending.
+
+        `turn` is a descriptor of the file by which processes take turns, -1 where there is one process.
+        """
+        self._turn = turn
         self._loop = loop
         self._destination = destination
         self.enabled: Final = destination != "off"
@@ -143,6 +157,19 @@ class AccessLog:
         os.close(self._fd)
 
     def _write_block(self, block: bytes) -> None:
+        if self._turn < 0:
+            self._write_alone(block)
+            return
+        fcntl.lockf(self._turn, fcntl.LOCK_EX)
+        try:
+            self._torn = os.pread(self._turn, 1, 0) == _TORN
+            os.pwrite(self._turn, _TORN, 0)
+            self._write_alone(block)
+            os.pwrite(self._turn, _TORN if self._torn else _WHOLE, 0)
+        finally:
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
+
+    def _write_alone(self, block: bytes) -> None:
         data = b"\n" + block if self._torn else block
         view = memoryview(data)
         written = 0

@@ -61,6 +61,14 @@ class LabelSets:
         """Give every series of connections there is now."""
         return list(self._connections.values())
 
+    def keyed_requests(self) -> list[tuple[tuple[Edge, Peer, int, str], RequestSeries]]:
+        """Give the same with what `requests` finds each by: edge, peer, status, flags."""
+        return list(self._requests.items())
+
+    def keyed_connections(self) -> list[tuple[tuple[Edge, Peer, str], ConnectionSeries]]:
+        """Give the same with what `connections` finds each by: edge, peer, flags."""
+        return list(self._connections.items())
+
     @property
     def count(self) -> int:
         """Label sets in use."""

@@ -20,7 +20,7 @@ from proxy.errors import Reason
 from proxy.telemetry import istio
 from proxy.telemetry.label_sets import LabelSets
 from proxy.telemetry.naming import NOBODY, Naming
-from proxy.telemetry.series import STAGE_LIMITS, Stages, StageTimes, Tally
+from proxy.telemetry.series import STAGE_LIMITS, STAGES, Stages, StageTimes, Tally
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -197,7 +197,7 @@ class Metrics(Collector):
             labels=("direction", "stage"),
         )
         for direction, stages in self.stages.items():
-            for stage in Stages.__slots__:
+            for stage in STAGES:
                 times: StageTimes = getattr(stages, stage)
                 buckets = list(zip(STAGE_LIMITS, accumulate(times.buckets), strict=True))
                 family.add_metric((direction, stage), buckets, times.sum / _NANOSECONDS)

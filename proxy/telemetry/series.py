@@ -21,7 +21,7 @@ _MILLISECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 5
 
 _BYTES: Final = (256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 16_777_216)
 
-_SECONDS: Final = (
+_SECONDS: Final[tuple[float, ...]] = (
     *(50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0),
 )
@@ -124,6 +124,13 @@ class ConnectionSeries:
         self._ended_received += wire.bytes_read
         self._ended_sent += wire.bytes_written
 
+    def add(self, opened: int, closed: int, received: int, sent: int) -> None:
+        """Count what another process has counted."""
+        self.opened += opened
+        self.closed += closed
+        self._ended_received += received
+        self._ended_sent += sent
+
     @property
     def received(self) -> int:
         """Bytes that came from the downstream side."""
@@ -150,10 +157,14 @@ class StageTimes:
         self.sum += nanoseconds
 
 
-class Stages:
-    """The stages of one direction, by the names that access records give them."""
+STAGES: Final = ("handshake", "policy", "upstream_connection", "upstream_response")
+"""As access records name them."""
 
-    __slots__ = ("handshake", "policy", "upstream_connection", "upstream_response")
+
+class Stages:
+    """The stages of one direction."""
+
+    __slots__ = STAGES
 
     def __init__(self) -> None:
         self.handshake = StageTimes()

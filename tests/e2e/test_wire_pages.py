@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 import pytest_asyncio
+from mesh import eventually
 
 from proxy.runtime.clock import CoarseClock
-from proxy.runtime.pages import Page, PageRequest, PageServer
+from proxy.runtime.pages import Page, PageMaker, PageRequest, PageServer
 
 WAIT = 5.0
 
@@ -48,13 +49,14 @@ class Caller:
 class House:
     """A page server and its callers."""
 
-    def __init__(self) -> None:
+    def __init__(self, pages: Mapping[str, PageMaker] | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.clock = CoarseClock(loop)
         self.pages = PageServer(
             loop,
             self.clock,
-            {
+            pages
+            or {
                 "/livez": lambda _: Page(body=b"ok\n"),
                 "/broken": broken,
                 "/big": lambda _: Page(body=b"x" * 300_000),
@@ -243,3 +245,44 @@ async def test_a_query_of_too_many_parts_is_refused(house: House) -> None:
     caller = house.call()
     await caller.ask(get(b"/livez?" + b"&".join([b"a=1"] * 17), b"connection: close"))
     assert (await caller.hear()).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.asyncio
+async def test_a_page_that_takes_time_is_waited_for_and_what_is_behind_it_too() -> None:
+    loop = asyncio.get_running_loop()
+    asked: list[asyncio.Future[Page]] = []
+
+    def later(_: PageRequest) -> asyncio.Future[Page]:
+        asked.append(loop.create_future())
+        return asked[-1]
+
+    house = House({"/later": later, "/livez": lambda _: Page(body=b"ok\n")})
+    try:
+        caller = house.call()
+        await caller.ask(get(b"/later") + get(b"/later") + get(b"/livez"))
+        await eventually(lambda: asked)
+        await asyncio.sleep(0.05)
+        assert len(asked) == 1, "one after the other"
+        asked[0].set_result(Page(parts=iter([b"in ", b"parts"])))
+        assert (await caller.hear(until=b"0\r\n\r\n")).endswith(b"3\r\nin \r\n5\r\nparts\r\n0\r\n\r\n")
+        asked[1].set_exception(ZeroDivisionError())
+        answers = await caller.hear(until=b"ok\n")
+        assert answers.startswith(b"HTTP/1.1 500 ")
+        assert answers.count(b"HTTP/1.1 ") == 2
+    finally:
+        house.close()
+
+
+@pytest.mark.asyncio
+async def test_a_page_that_nobody_waits_for_any_more_is_not_made() -> None:
+    making: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+    house = House({"/later": lambda _: making})
+    try:
+        caller = house.call()
+        await caller.ask(get(b"/later"))
+        await asyncio.sleep(0.05)
+        house.pages.close()
+        assert await caller.hear() == b""
+        assert making.cancelled()
+    finally:
+        house.close()

@@ -187,7 +187,6 @@ NOT_BUILT = [
     ("outbound: {services: [{name: a, endpoints: ['h:1'], tls: none, protocol: grpc}]}", "services[0].protocol: grpc`"),
     ("outbound: {services: [{name: a, addresses: ['10.0.0.1:80']}]}", "`outbound.services[0].addresses`"),
     ("outbound: {unknown: passthrough}", "`outbound.unknown: passthrough` is not supported yet"),
-    ("runtime: {workers: 2}", "`runtime.workers: 2` is not supported yet"),
 ]
 
 
@@ -275,7 +274,7 @@ WRONG = [
     ("telemetry: {access_log: sdtout}", "4:25: `telemetry.access_log`: 'sdtout' is neither stdout, off nor a path"),
     ("telemetry: {access_log: no}", "`telemetry.access_log` must be text, not the boolean no"),
     ("runtime: {loop: twisted}", "4:17: `runtime.loop` must be one of uvloop, asyncio"),
-    ("runtime: {workers: 0}", "`runtime.workers` must be between 1 and 256"),
+    ("runtime: {workers: 0}", "`runtime.workers` must be between 1 and 64"),
     ("runtime: {watch_interval: 0.01}", "`runtime.watch_interval` must be between 0.05s and 60s, not 0.01s"),
     ("limits: {handshake: 1}", '4:10: unknown key "handshake" in `limits`; did you mean `handshakes`?'),
     ("limits: {handshakes: 0}", "4:22: `limits.handshakes` must be between 1 and 100000, not 0"),

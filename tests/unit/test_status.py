@@ -54,6 +54,12 @@ def data(**facts: Any) -> dict[str, Any]:
     }
 
 
+def test_workers_are_named_where_there_are_several() -> None:
+    assert "workers" not in status.render(data(), 100)
+    assert "workers      2\n" in status.render(data(workers=2), 100)
+    assert "workers      2, without an answer: 1\n" in status.render(data(workers=2, workers_without_answer=[1]), 100)
+
+
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_it_fits_the_terminal_and_loses_no_fact(width: int) -> None:
     shown = status.render(data(), width)

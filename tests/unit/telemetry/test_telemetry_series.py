@@ -13,6 +13,7 @@ from proxy.telemetry.series import (
     SIZE_LIMITS,
     STAGE_BOUNDS,
     STAGE_LIMITS,
+    STAGES,
     ConnectionSeries,
     RequestSeries,
     Stages,
@@ -67,7 +68,7 @@ def test_a_stage_alone_and_all_three_at_once_count_alike() -> None:
         for name, nanoseconds in zip(("policy", "upstream_connection", "upstream_response"), times, strict=True):
             stage: StageTimes = getattr(alone, name)
             stage.add(nanoseconds)
-    for name in Stages.__slots__:
+    for name in STAGES:
         one, other = getattr(together, name), getattr(alone, name)
         assert (one.buckets, one.sum) == (other.buckets, other.sum)
     assert (together.policy.buckets[0], together.upstream_response.buckets[-1]) == (2, 1)

@@ -1,0 +1,1 @@
+"""Several workers under one supervisor (`runtime.workers`): one sidecar that uses several cores."""
