@@ -13,7 +13,12 @@ RUN python3 -m venv /build \
     && python3 -m venv --without-pip /opt/remora \
     && /build/bin/python -m pip --python /opt/remora/bin/python install --require-hashes --only-binary :all: \
         -r requirements.lock
-COPY pyproject.toml README.md LICENSE remora.py ./
+# --build-arg REMORA_COMPILE=1 compiles the byte path: compiler and mypy stay in this stage. Empty: pure Python.
+ARG REMORA_COMPILE=
+COPY requirements-test.lock ./
+RUN if [ "$REMORA_COMPILE" = 1 ]; then apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; fi
+RUN if [ "$REMORA_COMPILE" = 1 ]; then /build/bin/python -m pip install --require-hashes -r requirements-test.lock; fi
+COPY pyproject.toml README.md LICENSE remora.py setup.py ./
 COPY proxy proxy
 COPY injector injector
 COPY certs certs

@@ -15,10 +15,10 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # configuration says where packages come from.
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
-SOURCES := certs proxy injector demo benchmarks remora.py
+SOURCES := certs proxy injector demo benchmarks remora.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench lock clean
+.PHONY: help demo test e2e check bench compiled lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,9 @@ check: $(TEST) ## lint, format and types
 
 bench: $(BENCH) ## measure hops beside other proxies, in five minutes (BENCH_ARGS=--full: everything; --list: what there is)
 	@$(BIN)/remora bench run $(BENCH_ARGS)
+
+compiled: $(TEST) ## build the wheel with the byte path compiled by mypyc into dist/ (needs a C compiler)
+	@REMORA_COMPILE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 lock: ## choose the versions of all dependencies and write them down with hashes (LOCK_ARGS=--upgrade)
 	@$(PYTHON) -m venv .venv-lock

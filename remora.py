@@ -7,9 +7,12 @@ a broken installation of one part leaves the others usable.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import os
 import platform
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NamedTuple
@@ -115,8 +118,35 @@ def _version() -> str:
     except metadata.PackageNotFoundError:
         version = "(not installed: run from a checkout)"
     interpreter = f"{platform.python_implementation()} {platform.python_version()}"
-    lines = [f"remora {version}", f"{interpreter}, {platform.python_compiler()}, {sys.executable}", _openssl()]
+    lines = [
+        f"remora {version}, {_form()}",
+        f"{interpreter}, {platform.python_compiler()}, {_build()}, {sys.executable}",
+        _openssl(),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _form() -> str:
+    """Say which form of the byte path would be imported: the sources, or what mypyc made of them. Imports neither."""
+    spec = importlib.util.find_spec("proxy")
+    for name in ("proxy.forward", "proxy.forward.http"):
+        if spec is not None:
+            spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
+    if spec is None or spec.origin is None:
+        return "without the proxy"
+    is_compiled = spec.origin.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
+    return "byte path compiled by mypyc" if is_compiled else "pure Python"
+
+
+def _build() -> str:
+    """Say how the interpreter was built: without optimisations the same work takes up to a quarter more CPU."""
+    if sysconfig.get_config_var("Py_DEBUG"):
+        return "debug build"
+    if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")):
+        return "optimised build"
+    # What Debian's sysconfig tells is of the shared library, which is not what runs; `remora bench` looks closer.
+    debian = os.path.exists("/etc/debian_version") and os.path.realpath(sys.executable).startswith("/usr/bin/")
+    return "Debian's build" if debian else "build without optimisations"
 
 
 def _openssl() -> str:

@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("proxy", "injector", "certs", "demo", "benchmarks")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 NO_DATA = (".pyc", ".mypy_cache", ".ruff_cache")
 
 
@@ -38,7 +39,7 @@ def run(command: Sequence[str | Path], cwd: Path) -> subprocess.CompletedProcess
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy, so that the checkout stays as it is."""
     sources = tmp_path_factory.mktemp("sources")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "remora.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "remora.py", "setup.py"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, sources)
     for package in PACKAGES:
@@ -48,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, (
         "an environment older than its lock? `make test` renews it\n" + built.stdout + built.stderr
     )
-    [path] = out.glob("*.whl")
+    [path] = out.glob("*-py3-none-any.whl")  # pure: any interpreter, any machine
     return path
 
 
@@ -93,7 +94,7 @@ def test_the_metadata_name_floors_for_everything(wheel: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "phrase"),
     [
-        (("version",), "remora " + tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] + "\n"),
+        (("version",), f"remora {VERSION}, pure Python\n"),
         (("--help",), "usage: remora COMMAND"),
         (("certs", "--help"), "inspect"),
         (("proxy", "--help"), "check"),
