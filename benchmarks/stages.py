@@ -1,12 +1,14 @@
 """Measures where the microseconds of a hop go: stage timers in the process, held against the kernel's account of CPU.
 
     plain     two hops as they are             the kernel's account: what the sum of the stages must meet
-    timed     the same with stage timers       the stages
-    doubled   the same with every timer twice  what the timers cost there: doubled - timed
+    timed     the same with stage timers       the stages, and what the timers cost there
+    gaps      the same, timed between calls    the event loop
     without   no access log, no TLS, no rules  subtraction runs: what the hop no longer pays, with no timer at all
 
-All are started once, and measured in turn (A B C, A B C), each pair of hops on one core as in `remora bench hops`.
-Whether the sum is right is not assumed: it must meet the CPU of the *plain* hop, which has no timers, within a tenth.
+All are started once. `plain`, `timed` and `gaps` take their load *at the same time*, on one core: a host changes by
+more than a tenth from one second to the next, and so what is compared shares every millisecond of it. Then `plain` and
+`without` do. Whether the sum is right is not assumed: it must meet the CPU of the *plain* hop, which has no timers,
+within a tenth; none of its parts is what the kernel's account leaves.
 
 OpenSSL reads and writes the descriptor itself, so a timer around SSL_write times encryption and the send call together.
 They are parted by what the same records cost in memory, where nothing is sent.
@@ -19,49 +21,54 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 from benchmarks import configs, policies
 from benchmarks.contenders import application_command, maybe_program
-from benchmarks.figures import figure
 from benchmarks.host import Machine
 from benchmarks.load import parse_wrk, wrk_command
 from benchmarks.processes import BenchError, Programs, bound_to, free_ports, thread_nanoseconds, write_files
 from benchmarks.stages_records import TlsCost, tls_in_memory
-from benchmarks.stages_report import Decomposition, Plan, Stages, decomposition, per_request, timers_factor
-from benchmarks.stages_sidecar import COUNTED, SELDOM, TLS_READ, TLS_WRITE, Readings, load
-from benchmarks.stages_timers import Cost, Reading, measure_cost, share_out
+from benchmarks.stages_report import Decomposition, Plan, Stages, decomposition, per_request
+from benchmarks.stages_sidecar import COUNTED, GAPS, SELDOM, SPANS, TLS_READ, TLS_WRITE, load
+from benchmarks.stages_timers import LOOP, PROBE, Cost, Reading, call_cost, gap, share_out
 from certs.memory import MemoryAuthority, write_set
 
 WARM_UP_SECONDS: Final = 1.0
 READ_SECONDS: Final = 2
-"""A repetition is at least this long: two readings of the timers, half a second apart, must fall into it."""
+"""A repetition is at least this long: twenty ticks, at half of which the probes are on."""
+MOST_DROPPED: Final = 0.2
+"""Of all callbacks. Where more are interrupted, those that are left are the short ones, and not a fair sample."""
 
 HOPS: Final = ("inbound", "outbound")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Two hops that differ from the usual in one thing; `layers` of timers, and what they do without."""
+    """Two hops that differ from the usual in one thing: what is `timed`, and what they do without."""
 
     name: str
-    layers: int = 0
+    timed: str = ""
     log: bool = True
     mutual: bool = True
     rules: int = 2
 
 
 PLAIN: Final = Variant(name="plain")
-TIMED: Final = Variant(name="timed", layers=1)
-DOUBLED: Final = Variant(name="doubled", layers=2)
+TIMED: Final = Variant(name="timed", timed=SPANS)
+BETWEEN: Final = Variant(name="gaps", timed=GAPS)
 WITHOUT: Final = {
     "access log": Variant(name="no-log", log=False),
     "mutual TLS": Variant(name="no-tls", mutual=False),
     "policy rules": Variant(name="no-rules", rules=0),
 }
-VARIANTS: Final = (PLAIN, TIMED, DOUBLED, *WITHOUT.values())
+TOGETHER: Final = ((PLAIN, TIMED, BETWEEN), (PLAIN, *WITHOUT.values()))
+"""What takes its load at the same time, in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +89,12 @@ class Pair:
     entry: int
     pids: dict[str, int]
     homes: dict[str, Path]
-    taken: list[Taken] = field(default_factory=list)
+    taken: dict[int, list[Taken]] = field(default_factory=dict)
+    """Round by round, by the number in TOGETHER."""
 
-    def cpu(self, hop: str) -> list[float]:
+    def cpu(self, hop: str, together: int) -> list[float]:
         """Give the kernel's CPU of a hop for a request, round by round."""
-        return [item.cpu_us[hop] for item in self.taken]
+        return [item.cpu_us[hop] for item in self.taken[together]]
 
 
 def run(machine: Machine, plan: Plan, directory: Path, tell: Callable[[str], None]) -> Stages:
@@ -105,20 +113,22 @@ def run(machine: Machine, plan: Plan, directory: Path, tell: Callable[[str], Non
         write_files(home, {"nginx.conf": configs.application(app, home, as_root=os.geteuid() == 0)})
         command = application_command(nginx, str(home))
         programs.start("the application", command, core=machine.cores.others, port=app, directory=home)
-        pairs = {}
-        for variant in VARIANTS:
+        pairs: dict[Variant, Pair] = {}
+        for variant in dict.fromkeys(item for group in TOGETHER for item in group):
             tell(f"start and warm up: {variant.name}")
             pairs[variant] = pair = _start(programs, variant, app, identities, directory, machine.cores.proxies)
             _load(pair, wrk, plan, WARM_UP_SECONDS)
         for number in range(1, plan.repetitions + 1):
-            for pair in pairs.values():
-                tell(f"round {number} of {plan.repetitions}: {pair.variant.name}")
-                pair.taken.append(_repetition(pair, wrk, plan))
+            for together, group in enumerate(TOGETHER):
+                tell(f"round {number} of {plan.repetitions}: {', '.join(variant.name for variant in group)}")
+                _repetitions([pairs[variant] for variant in group], together, wrk, plan)
     with bound_to(machine.cores.proxies):
-        tls, cost = tls_in_memory(memory), measure_cost()
-    timed = {hop: _timed_hop(hop, pairs[TIMED], cost) for hop in HOPS}
-    factor = _factor(pairs, timed)
-    found = [_decompose(hop, timed[hop], pairs, tls, cost.times(factor), factor) for hop in HOPS]
+        tls = tls_in_memory(memory)
+    timed = {hop: _timed(hop, pairs[TIMED]) for hop in HOPS}
+    # Timers are the same in each hop, and the mean of two is steadier than either.
+    costs = [call_cost(*item.whole, item.stages) for item in timed.values()]
+    cost = Cost(inside=fmean(item.inside for item in costs), outside=fmean(item.outside for item in costs))
+    found = [_decompose(hop, timed[hop], pairs, tls, cost) for hop in HOPS]
     return Stages(machine=machine, plan=plan, tls=tls, hops=found)
 
 
@@ -148,10 +158,10 @@ def _start(
         )
         write_files(home, files)
         command = configs.sidecar_command(home)
-        if variant.layers:
+        if variant.timed:
             config = str(home / configs.CONFIG_FILE)
             ours = [sys.executable, "-m", "benchmarks.stages_sidecar"]
-            command = [*ours, str(_readings(home)), str(variant.layers), "--config", config]
+            command = [*ours, str(_readings(home)), variant.timed, "--config", config]
         name = f"the {hop} hop ({variant.name})"
         pair.pids[hop] = programs.start(name, command, core=core, port=listen, directory=home)
     return pair
@@ -159,6 +169,12 @@ def _start(
 
 def _readings(home: Path) -> Path:
     return home / "readings.json"
+
+
+def _repetitions(pairs: Sequence[Pair], together: int, wrk: str, plan: Plan) -> None:
+    with ThreadPoolExecutor(len(pairs)) as threads:
+        for pair, taken in zip(pairs, threads.map(lambda pair: _repetition(pair, wrk, plan), pairs), strict=True):
+            pair.taken.setdefault(together, []).append(taken)
 
 
 def _repetition(pair: Pair, wrk: str, plan: Plan) -> Taken:
@@ -187,83 +203,79 @@ def _load(pair: Pair, wrk: str, plan: Plan, seconds: float) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimedHop:
-    """What the timers of one hop counted, a stretch for each round, and what they cost in a loop, us for a request."""
+class Counted:
+    """What the timers of a hop counted, round by round: without probes, and with them."""
 
-    readings: Readings
-    stretches: Sequence[Reading]
-    calls_us: float
-    callbacks_us: float
+    stages: Sequence[str]
+    without: Sequence[Reading]
+    probed: Sequence[Reading]
 
-    def count(self, stretch: Reading, stage: str) -> int:
-        """Count the timed calls of a stage."""
-        return stretch.calls[self.readings.stages.index(stage)]
+    @property
+    def whole(self) -> tuple[Reading, Reading]:
+        """All rounds together."""
+        return reduce(Reading.plus, self.without), reduce(Reading.plus, self.probed)
 
 
-def _timed_hop(hop: str, timed: Pair, cost: Cost) -> TimedHop:
-    path = _readings(timed.homes[hop])
+def _counted(hop: str, pair: Pair) -> Counted:
+    path = _readings(pair.homes[hop])
     if not path.exists():
-        raise BenchError(f"the {hop} hop with timers left no readings; its output.log may say why")
+        raise BenchError(f"the {hop} hop ({pair.variant.name}) left no readings; its output.log may say why")
     readings = load(path.read_text("ascii"))
-    try:
-        stretches = [readings.stretch(item.began_ns, item.ended_ns) for item in timed.taken]
-    except ValueError as failure:
-        raise BenchError(f"the {hop} hop with timers was too busy to read them: {failure}") from failure
-    found = TimedHop(readings=readings, stretches=stretches, calls_us=0.0, callbacks_us=0.0)
-    costs = [
-        (shares.calls / requests, shares.callbacks / requests)
-        for item in stretches
-        if (requests := found.count(item, COUNTED))
-        for shares in (share_out(item, readings.stages, cost),)
-    ]
-    if len(costs) < len(stretches):
-        raise BenchError(f"the {hop} hop with timers counted no request in a round")
-    if silent := silent_stages(stretches[0], readings.stages):
-        raise BenchError(
-            f"the {hop} hop never entered {', '.join(silent)}: functions of the byte path have changed, and the table "
-            "in stages_sidecar.py must follow"
-        )
-    calls, callbacks = (figure([item[number] for item in costs]).median / 1e3 for number in (0, 1))
-    return TimedHop(readings=readings, stretches=stretches, calls_us=calls, callbacks_us=callbacks)
+    without: list[Reading] = []
+    probed: list[Reading] = []
+    for item in pair.taken[0]:
+        slices = readings.slices(item.began_ns, item.ended_ns)
+        for found, probing in ((without, False), (probed, True)):
+            some = [each for each in slices if each.probing is probing]
+            if not sum(each.kept for each in some):
+                raise BenchError(f"the {hop} hop ({pair.variant.name}) was too busy to read its timers")
+            found.append(reduce(Reading.plus, some))
+    return Counted(stages=readings.stages, without=without, probed=probed)
 
 
 def silent_stages(stretch: Reading, stages: Sequence[str]) -> list[str]:
     """Name the stages that most requests never entered, of those that each must enter."""
     requests = stretch.calls[stages.index(COUNTED)]
     return [
-        name for name, calls in zip(stages, stretch.calls, strict=False) if name not in SELDOM and calls < requests / 2
+        name
+        for name, calls in zip(stages, stretch.calls, strict=True)
+        if name not in {*SELDOM, PROBE, LOOP} and calls < requests / 2
     ]
 
 
-def _factor(pairs: Mapping[Variant, Pair], hops: Mapping[str, TimedHop]) -> float:
-    layers = [
-        sum(twice - once for once, twice in zip(one.values(), two.values(), strict=True))
-        for one, two in zip(_costs(pairs[TIMED]), _costs(pairs[DOUBLED]), strict=True)
-    ]
-    return timers_factor(
-        layers, sum(item.calls_us for item in hops.values()), sum(item.callbacks_us for item in hops.values())
-    )
+def _timed(hop: str, pair: Pair) -> Counted:
+    timed = _counted(hop, pair)
+    whole, _ = timed.whole
+    if whole.dropped > MOST_DROPPED * whole.callbacks:
+        raise BenchError(
+            f"{whole.dropped / whole.callbacks:.0%} of what the {hop} hop did was interrupted: "
+            "measure on a quieter machine"
+        )
+    if silent := silent_stages(whole, timed.stages):
+        raise BenchError(
+            f"the {hop} hop never entered {', '.join(silent)}: functions of the byte path have changed, and the table "
+            "in stages_sidecar.py must follow"
+        )
+    return timed
 
 
-def _costs(pair: Pair) -> list[Mapping[str, float]]:
-    return [item.cpu_us for item in pair.taken]
-
-
-def _decompose(
-    hop: str, timed: TimedHop, pairs: Mapping[Variant, Pair], tls: TlsCost, cost: Cost, factor: float
-) -> Decomposition:
-    rounds = []
-    for stretch in timed.stretches:
-        shares = share_out(stretch, timed.readings.stages, cost)
-        records = {name: timed.count(stretch, name) for name in (TLS_READ, TLS_WRITE)}
-        rounds.append(per_request(shares, timed.count(stretch, COUNTED), records, tls))
-    dropped = sum(item.dropped_ns for item in timed.stretches)
+def _decompose(hop: str, timed: Counted, pairs: Mapping[Variant, Pair], tls: TlsCost, cost: Cost) -> Decomposition:
+    between = _counted(hop, pairs[BETWEEN])
+    whole, _ = timed.whole
+    rounds, timers = [], 0.0
+    for stretch, plain, probed in zip(timed.without, between.without, between.probed, strict=True):
+        count = dict(zip(timed.stages, stretch.calls, strict=True))
+        if not count[COUNTED]:
+            raise BenchError(f"the {hop} hop with timers counted no request in a round")
+        shares = share_out(stretch, timed.stages, cost, gap(plain, probed))
+        rounds.append(per_request(shares, count[COUNTED], {name: count[name] for name in (TLS_READ, TLS_WRITE)}, tls))
+        timers += shares.timers
     return decomposition(
         hop,
         rounds,
-        pairs[PLAIN].cpu(hop),
-        {what: pairs[variant].cpu(hop) for what, variant in WITHOUT.items()},
-        timers=timed.calls_us * factor + timed.callbacks_us,
-        factor=factor,
-        dropped=dropped / (dropped + sum(item.clean_ns for item in timed.stretches)),
+        pairs[PLAIN].cpu(hop, 0),
+        {what: (pairs[PLAIN].cpu(hop, 1), pairs[variant].cpu(hop, 1)) for what, variant in WITHOUT.items()},
+        timers=timers / whole.calls[timed.stages.index(COUNTED)] / 1e3,
+        cost=cost,
+        dropped=whole.dropped / whole.callbacks,
     )

@@ -13,7 +13,7 @@ from benchmarks.host import Machine
 from benchmarks.processes import BenchError
 from benchmarks.stages_records import TlsCost
 from benchmarks.stages_sidecar import READ, TLS_READ, TLS_WRITE, WRITE
-from benchmarks.stages_timers import LOOP, Shares
+from benchmarks.stages_timers import LOOP, Cost, Shares
 
 TOLERANCE: Final = 0.10
 """How far the sum of the stages may lie from the kernel's account: the target of the decomposition."""
@@ -22,7 +22,7 @@ ENCRYPT: Final = "TLS encrypt"
 LOG_THREAD: Final = "access log's thread"
 HOW: Final = (
     "stages: exclusive times of timed functions, the timers' own cost taken off; TLS by what the",
-    "same records cost in memory; kernel: what it charged to the same hop without timers, in the same rounds",
+    "same records cost in memory; kernel: what it charged to the same hop without timers, at the same time",
 )
 
 
@@ -41,7 +41,7 @@ class Decomposition:
     """One hop: microseconds of each stage for a request, and what they are held against.
 
     `kernel` is what the kernel charged to the hop without timers, `ratio` the sum of the stages against it, round by
-    round. `timers` is what the timers took in the timed process, `factor` how much more that is than in a loop.
+    round. `timers` is what the timers took of the stages in the timed process, at `cost` for a timed call.
     `without` says what the hop costs less where it does without something.
     """
 
@@ -51,7 +51,7 @@ class Decomposition:
     kernel: Figure
     ratio: Figure
     timers: float
-    factor: float
+    cost: Cost
     dropped: float
     without: Mapping[str, Figure]
 
@@ -69,18 +69,6 @@ class Stages:
     plan: Plan
     tls: TlsCost
     hops: Sequence[Decomposition]
-
-
-def timers_factor(layers: Sequence[float], calls: float, callbacks: float) -> float:
-    """Tell how much more a timed call costs on a hop than in a loop: from what a second layer of timers took of CPU.
-
-    `layers` are rounds; `calls` and `callbacks` what a loop says of the same work. All are of both hops together:
-    timers are the same in each, and the mean of two is steadier than either.
-
-    >>> timers_factor([21.0, 22.0, 60.0], 10.0, 2.0)
-    2.0
-    """
-    return max(0.0, figure(layers).median - callbacks) / calls
 
 
 def per_request(shares: Shares, requests: int, records: Mapping[str, int], tls: TlsCost) -> dict[str, float]:
@@ -109,13 +97,16 @@ def decomposition(
     hop: str,
     rounds: Sequence[Mapping[str, float]],
     kernel: Sequence[float],
-    without: Mapping[str, Sequence[float]],
+    without: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     *,
     timers: float,
-    factor: float,
+    cost: Cost,
     dropped: float,
 ) -> Decomposition:
-    """Sum up rounds of one hop: `rounds` are its stages, `kernel` its CPU without timers, both in microseconds."""
+    """Sum up rounds of one hop: `rounds` are its stages, `kernel` its CPU without timers, both in microseconds.
+
+    `without` has the CPU of the hop as it is and of one that does without something, taken at the same time.
+    """
     totals = [sum(item.values()) for item in rounds]
     return Decomposition(
         hop=hop,
@@ -124,11 +115,11 @@ def decomposition(
         kernel=figure(kernel),
         ratio=figure([ours / whole for ours, whole in zip(totals, kernel, strict=True)]),
         timers=timers,
-        factor=factor,
+        cost=cost,
         dropped=dropped,
         without={
-            what: figure([whole - less for whole, less in zip(kernel, costs, strict=True)])
-            for what, costs in without.items()
+            what: figure([whole - less for whole, less in zip(usual, costs, strict=True)])
+            for what, (usual, costs) in without.items()
         },
     )
 
@@ -180,7 +171,7 @@ def document(stages: Stages) -> dict[str, Any]:
                 "ratio": _figure(item.ratio),
                 "holds": item.holds,
                 "timers": item.timers,
-                "timers_factor": item.factor,
+                "timed_call_ns": {"inside": item.cost.inside, "outside": item.cost.outside},
                 "interrupted_share": item.dropped,
                 "without": [{"name": name, **_figure(value)} for name, value in item.without.items()],
             }
@@ -200,8 +191,8 @@ def as_text(stages: Stages) -> str:
     lines = [
         "Where the CPU time of a hop goes, microseconds for a request",
         *stages.machine.lines("both hops"),
-        f"  load        heads as {plan.client.name} sends them, {plan.connections} connections, "
-        f"{plan.repetitions} interleaved rounds of {plan.seconds} s",
+        f"  load        heads as {plan.client.name} sends them, {plan.connections} connections each, "
+        f"{plan.repetitions} rounds of {plan.seconds} s",
         *(f"  {'how' if not number else '':<12}{line}" for number, line in enumerate(HOW)),
         "",
         _line("", (f"{item.hop}, median (lowest to highest)" for item in stages.hops)),
@@ -216,9 +207,9 @@ def as_text(stages: Stages) -> str:
         ("sum : kernel", [_ratio(item) for item in stages.hops]),
         (
             "taken off for the timers",
-            [f"{item.timers:6.1f}  (a call {item.factor:.1f} x as in a loop)" for item in stages.hops],
+            [f"{item.timers:6.1f}  (a call {item.cost.inside + item.cost.outside:.0f} ns)" for item in stages.hops],
         ),
-        ("interrupted, and shared out", [f"{item.dropped:6.1%}" for item in stages.hops]),
+        ("interrupted, and left out", [f"{item.dropped:6.1%}" for item in stages.hops]),
     )
     lines += [_line(title, cells) for title, cells in rows]
     lines += ["", "  Subtraction: the kernel's CPU of a hop less that of one without"]

@@ -1,13 +1,13 @@
-"""A sidecar with stage timers: `python -m benchmarks.stages_sidecar READINGS LAYERS --config FILE`.
+"""A sidecar with stage timers: `python -m benchmarks.stages_sidecar READINGS WHAT --config FILE`.
 
 It is `remora proxy run` in every other way: the functions of the byte path are replaced by timed ones, by name, before
 anything is built from them. Nothing of it is in the sidecar itself, so a sidecar without timers pays nothing for them.
 A name that is not there any more ends the start: a function that lost its timer would be charged to its caller, and
 nobody would notice. (`tests/unit/benchmarks/test_benchmarks_stages.py` finds that earlier.)
 
-LAYERS is 1, or 2 for a process that has every timer twice: what the second one takes, the first does too. Twice a
-second the timers are read. The readings are written when the process ends, so that a benchmark can take the difference
-of any two in between, by CLOCK_MONOTONIC, which all processes share.
+WHAT is `stages`, or `gaps` for the CPU between callbacks. At each tick of the sidecar's coarse clock the timers are
+read, and their probes switched on or off. The readings are written when the process ends, so that a benchmark can take
+those of any time in between, by CLOCK_MONOTONIC, which all processes share.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,10 @@ POOL: Final = "pool"
 WIRE: Final = "wire"
 FORWARD: Final = "forward (pump and exchange)"
 
+SPANS: Final = "stages"
+GAPS: Final = "gaps"
+"""What a process times."""
+
 STAGES: Final = (
     READ,
     TLS_READ,
@@ -58,8 +63,6 @@ STAGES: Final = (
     FORWARD,
 )
 """In the order of a request, then what is between its stages. The event loop comes last."""
-
-READING_SECONDS: Final = 0.5
 
 
 class Timed(NamedTuple):
@@ -109,8 +112,8 @@ class NoPlace(Exception):
     """A function of the table that the sidecar does not have."""
 
 
-def install(timers: StageTimers, places: Sequence[Timed] = PLACES) -> None:
-    """Replace the functions by timed ones, wherever a module has imported them.
+def install(timers: StageTimers, places: Sequence[Timed] = PLACES, *, gaps: bool = False) -> None:
+    """Replace the functions by timed ones, wherever a module has imported them; for `gaps` only the callbacks.
 
     Raises NoPlace when one is not there, or is compiled and so cannot be replaced.
     """
@@ -118,8 +121,12 @@ def install(timers: StageTimers, places: Sequence[Timed] = PLACES) -> None:
         holder, name, function = find(place.where)
         if not inspect.isfunction(function):
             raise NoPlace(f"{place.where} is compiled: stages are timed in the pure-Python form")
-        wrap = timers.callback if place.callback else timers.timed
-        wrapped = wrap(function, place.stage)
+        if gaps:
+            if not place.callback:
+                continue
+            wrapped = timers.gap(function)
+        else:
+            wrapped = (timers.callback if place.callback else timers.timed)(function, place.stage)
         setattr(holder, name, wrapped)
         if isinstance(holder, ModuleType):
             for importer, known_as in importers(name, function):
@@ -157,12 +164,10 @@ class Readings:
     stages: Sequence[str]
     readings: Sequence[Reading]
 
-    def stretch(self, begin_ns: int, end_ns: int) -> Reading:
-        """Give what was counted between two times of CLOCK_MONOTONIC, in whole readings. Raises ValueError: too few."""
+    def slices(self, begin_ns: int, end_ns: int) -> list[Reading]:
+        """Give what was counted from one tick to the next, of the ticks between two times of CLOCK_MONOTONIC."""
         within = [item for item in self.readings if begin_ns <= item.at_ns <= end_ns]
-        if len(within) < 2:
-            raise ValueError(f"{len(within)} readings fall into {(end_ns - begin_ns) / 1e9:.1f} s; two are needed")
-        return within[-1].since(within[0])
+        return [after.since(before) for before, after in itertools.pairwise(within)]
 
 
 def dump(readings: Readings) -> str:
@@ -180,20 +185,18 @@ def load(text: str) -> Readings:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a sidecar with timers; `argv` is a file for the readings, the layers, and the options of `proxy run`."""
-    target, layers, *options = Path(argv[0]), int(argv[1]), *argv[2:]
+    """Run a sidecar with timers; `argv` is a file for the readings, what to time, and the options of `proxy run`."""
+    target, what, *options = Path(argv[0]), *argv[1:]
     from proxy import cli  # the whole sidecar: what has imported a function by its name must be there to be changed
 
     timers = StageTimers(STAGES)
-    install(timers)
-    for _ in range(layers - 1):
-        install(StageTimers(STAGES))
+    install(timers, gaps=what == GAPS)
     readings: list[Reading] = []
     _read_at_ticks(timers, readings)
     try:
         return cli.main(["run", *options])
     finally:
-        target.write_text(dump(Readings(stages=STAGES, readings=readings)), "ascii")
+        target.write_text(dump(Readings(stages=timers.stages, readings=readings)), "ascii")
 
 
 def _read_at_ticks(timers: StageTimers, readings: list[Reading]) -> None:
@@ -202,9 +205,8 @@ def _read_at_ticks(timers: StageTimers, readings: list[Reading]) -> None:
 
     def tick_and_read(clock: Any) -> None:
         tick(clock)
-        reading = timers.read()
-        if not readings or reading.at_ns - readings[-1].at_ns >= READING_SECONDS * 1e9:
-            readings.append(reading)
+        readings.append(timers.read())
+        timers.probe(on=not timers.probing)
 
     setattr(holder, name, tick_and_read)
 

@@ -5,36 +5,41 @@ back when it returns; so times are *exclusive*, and nothing is counted twice. Fu
 timed as *callbacks* besides: what lies between two of them is the stage LOOP.
 
 Two clocks, each for what it can do. Stages last a microsecond, and only `perf_counter_ns` is cheap enough to part them
-(60 ns; the CPU clock of a thread is a system call of 600 ns). It goes on while others run, though. So each callback
-looks at the thread's CPU clock as it begins and ends: LOOP is the CPU between callbacks, waiting not counted, and a
-callback that took much longer than its CPU was interrupted: its stages are dropped, its CPU is shared out in the
-proportions of those that were not.
+(50 ns; the CPU clock of a thread is a system call of 600 ns, after which all that follows is slower). It goes on while
+others run, though, so a callback that took far too long was interrupted and is dropped: requests are counted in those
+that are left. LOOP cannot be measured like that, since a loop also waits. A process of its own looks at the CPU clock
+between callbacks (`gap`), and times nothing else.
 
-The timers' own cost is found by timing functions that do nothing, and is taken off: `inside`, what a timed call adds to
-its own stage, and `outside`, what it adds to the stage around it. In a loop it is about half of what it is on a hop,
-where caches are colder; by how much is found by a process that has every timer twice (`Cost.times`).
+The timers' own cost is taken off, in two parts: `inside`, what a timed call adds to its own stage, and `outside`, what
+it adds to the stage around it. Both are measured where they are paid (together 0.36 us; in a loop, where caches are
+warm, 0.29). *Probes* do it: timed calls of nothing, each with code of its own, one before and one after each timed
+function. They are switched on and off a tenth of a second apart, so that the two differ in nothing else:
+
+    inside    what the stage PROBE counts for each probe
+    outside   what the other stages count more while probes are on, for each probe
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType, FunctionType
 from typing import Any, Final
+
+Function = Callable[..., Any]
 
 LOOP: Final = "event loop"
 """The stage that is open between callbacks: the loop, its system calls, and everything that has no timer."""
 
-INTERRUPTED_NS: Final = 10_000
-"""A callback whose clock ran this much longer than its CPU was not alone: twice what the two clocks disagree by."""
+PROBE: Final = "probe"
+"""The stage of the probes. What it counts is no part of a hop."""
 
-_FUNCTIONS: Final = 25
-_ROUNDS: Final = 1_500
-
-Function = Callable[..., Any]
+INTERRUPTED_NS: Final = 80_000
+"""A callback that took longer was not alone: one takes 20 to 30 us, and a turn of another process a millisecond."""
 
 # Each timed function has code of its own, with its own parameters and numbers in it: CPython specialises calls place by
 # place, and one wrapper for all, of `*args`, made a timer twice as dear on the byte path as in a loop of its own.
@@ -50,7 +55,7 @@ def made({parameters}):
     counts[around] += now - timers.since
     timers.since = now
     try:
-        return function({arguments})
+        {work}
     finally:
         now = clock()
         counts[{number}] += now - timers.since
@@ -62,46 +67,45 @@ _CALLBACK: Final = """
 def made({parameters}):
     if timers.open != {loop}:
         return nested({arguments})
-    entered = cpu_clock()
-    timers.gaps += entered - timers.left
     timers.callbacks += 1
     before = timers.counts.copy()
     timers.open = {number}
     timers.since = began = clock()
     try:
-        return function({arguments})
+        {work}
     finally:
         ended = clock()
         timers.counts[{number}] += ended - timers.since
         timers.counts[{calls}] += 1
         timers.open = {loop}
-        timers.left = left = cpu_clock()
-        if ended - began - (left - entered) > {interrupted}:
+        if ended - began > {interrupted}:
             timers.counts = before
-            timers.dropped += left - entered
-        else:
-            timers.clean += left - entered
+            timers.dropped += 1
 """
+_GAP: Final = """
+def made({parameters}):
+    if timers.open != {loop}:
+        return function({arguments})
+    {first}
+    timers.gaps += cpu_clock() - timers.left
+    timers.callbacks += 1
+    timers.open = {number}
+    try:
+        return function({arguments})
+    finally:
+        timers.open = {loop}
+        timers.left = cpu_clock()
+"""
+_WORK: Final = "return function({arguments})"
+_PROBED_WORK: Final = "probe_before(); result = function({arguments}); probe_after(); return result"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one timed call costs, in nanoseconds: of its own stage and of the one around it.
-
-    `callback_inside` is what a callback adds to its CPU beyond that, `callback_outside` what falls between callbacks.
-    """
+    """What one timed call costs on a hop, in nanoseconds: of its own stage and of the one around it."""
 
     inside: float
     outside: float
-    callback_inside: float
-    callback_outside: float
-
-    def times(self, factor: float) -> Cost:
-        """Give the cost where a timed call takes `factor` as long: on a hop caches are not as warm as in a loop.
-
-        What a callback adds is two system calls, which do not depend on that.
-        """
-        return dataclasses.replace(self, inside=factor * self.inside, outside=factor * self.outside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +113,9 @@ class Reading:
     """The timers at one moment, all counted since they were made, times in nanoseconds.
 
     `spent`, `calls` and `within` are of each stage, in the order of the stages: exclusive time with the timers' own,
-    timed calls of the stage, timed calls of others that it was open around. `clean_ns` is the CPU of callbacks whose
-    stages count, `dropped_ns` that of callbacks that were interrupted, `gaps_ns` that between callbacks.
-    `at_ns` is CLOCK_MONOTONIC, `process_ns` the kernel's account of the whole process, user and system.
+    timed calls of the stage, timed calls of others that it was open around; all without the callbacks that were
+    `dropped`. `gaps_ns` is the CPU between `callbacks`. `at_ns` is CLOCK_MONOTONIC, `process_ns` the kernel's account
+    of the whole process, user and system; `probing` says whether the probes were on.
     """
 
     at_ns: int
@@ -121,37 +125,62 @@ class Reading:
     calls: Sequence[int]
     within: Sequence[int]
     callbacks: int
-    clean_ns: int
-    dropped_ns: int
+    dropped: int
     gaps_ns: int
+    probing: bool
+
+    @property
+    def kept(self) -> int:
+        """Callbacks whose stages count."""
+        return self.callbacks - self.dropped
 
     def since(self, before: Reading) -> Reading:
         """Give what was counted between two readings; `at_ns` is then how long that took."""
+        return self._with(before, operator.sub)
+
+    def plus(self, other: Reading) -> Reading:
+        """Give what was counted in two stretches together."""
+        return self._with(other, operator.add)
+
+    def _with(self, other: Reading, how: Callable[[int, int], int]) -> Reading:
         return Reading(
-            at_ns=self.at_ns - before.at_ns,
-            process_ns=self.process_ns - before.process_ns,
-            thread_ns=self.thread_ns - before.thread_ns,
-            spent=[a - b for a, b in zip(self.spent, before.spent, strict=True)],
-            calls=[a - b for a, b in zip(self.calls, before.calls, strict=True)],
-            within=[a - b for a, b in zip(self.within, before.within, strict=True)],
-            callbacks=self.callbacks - before.callbacks,
-            clean_ns=self.clean_ns - before.clean_ns,
-            dropped_ns=self.dropped_ns - before.dropped_ns,
-            gaps_ns=self.gaps_ns - before.gaps_ns,
+            at_ns=how(self.at_ns, other.at_ns),
+            process_ns=how(self.process_ns, other.process_ns),
+            thread_ns=how(self.thread_ns, other.thread_ns),
+            spent=list(map(how, self.spent, other.spent)),
+            calls=list(map(how, self.calls, other.calls)),
+            within=list(map(how, self.within, other.within)),
+            callbacks=how(self.callbacks, other.callbacks),
+            dropped=how(self.dropped, other.dropped),
+            gaps_ns=how(self.gaps_ns, other.gaps_ns),
+            probing=self.probing,
         )
+
+
+def call_cost(without: Reading, probed: Reading, stages: Sequence[str]) -> Cost:
+    """Tell what a timed call costs, from stretches of the same work without probes and with them."""
+    probe = stages.index(PROBE)
+    probes = probed.calls[probe]
+    more = (sum(probed.spent) - probed.spent[probe]) / probed.kept - sum(without.spent) / without.kept
+    return Cost(inside=probed.spent[probe] / probes, outside=more * probed.kept / probes)
+
+
+def gap(without: Reading, probed: Reading) -> float:
+    """Tell the CPU between two callbacks, in nanoseconds, less what looking at it costs.
+
+    With probes on an empty callback comes before each, so half of the gaps hold nothing but that cost.
+    """
+    plain = without.gaps_ns / without.callbacks
+    return plain - (2 * probed.gaps_ns / probed.callbacks - plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """CPU of one stretch in nanoseconds: of each stage and of other threads.
-
-    `calls` and `callbacks` are what the timers themselves took: of timed calls, and of callbacks besides.
-    """
+    """CPU of one stretch in nanoseconds: of each stage and of other threads; `timers` is what was taken off."""
 
     stages: Mapping[str, float]
     threads: float
-    calls: float
-    callbacks: float
+    timers: float
 
     @property
     def total(self) -> float:
@@ -159,63 +188,106 @@ class Shares:
         return sum(self.stages.values()) + self.threads
 
 
-def share_out(stretch: Reading, stages: Sequence[str], cost: Cost) -> Shares:
-    """Take the timers' cost off each stage, and share out the callbacks that were interrupted.
+def share_out(stretch: Reading, stages: Sequence[str], cost: Cost, gap_ns: float) -> Shares:
+    """Take the timers' cost off each stage. All is of the callbacks that count, `gap_ns` is of each of them.
 
-    `stretch` is a difference of two readings, `stages` names its columns, LOOP not among them.
+    `stretch` is without probes, `stages` names its columns.
     """
-    whole = (stretch.clean_ns + stretch.dropped_ns) / stretch.clean_ns if stretch.clean_ns else 1.0
     net = {}
-    calls = 0.0
+    timers = 0.0
     for number, name in enumerate(stages):
-        own = (stretch.calls[number] * cost.inside + stretch.within[number] * cost.outside) * whole
-        net[name] = stretch.spent[number] * whole - own
-        calls += own
-    net[LOOP] = stretch.gaps_ns - stretch.callbacks * cost.callback_outside
-    return Shares(
-        stages=net,
-        threads=float(stretch.process_ns - stretch.thread_ns),
-        calls=calls,
-        callbacks=stretch.callbacks * (cost.callback_inside + cost.callback_outside),
-    )
+        own = stretch.calls[number] * cost.inside + stretch.within[number] * cost.outside
+        if name not in {PROBE, LOOP}:
+            net[name] = stretch.spent[number] - own
+            timers += own
+    net[LOOP] = gap_ns * stretch.kept
+    threads = (stretch.process_ns - stretch.thread_ns) * stretch.kept / stretch.callbacks
+    return Shares(stages=net, threads=threads, timers=timers)
 
 
 class StageTimers:
-    """The timers of one thread. `stages` are their names; the stage LOOP is added, and open at first."""
+    """The timers of one thread. `stages` are their names; PROBE and LOOP are added, the last open at first."""
 
-    __slots__ = ("callbacks", "clean", "count", "counts", "dropped", "gaps", "left", "open", "since", "stages")
+    __slots__ = (
+        "_codes",
+        "callbacks",
+        "count",
+        "counts",
+        "dropped",
+        "gaps",
+        "left",
+        "open",
+        "probing",
+        "since",
+        "stages",
+    )
 
     def __init__(self, stages: Sequence[str]) -> None:
-        self.stages: Final = (*stages, LOOP)
+        self.stages: Final = (*stages, PROBE, LOOP)
         self.count: Final = len(self.stages)
         # Three columns in one list, so that a callback that was interrupted is undone by one assignment.
         self.counts = [0] * (3 * self.count)
         self.open = self.count - 1
         self.since = 0
-        self.callbacks = self.clean = self.dropped = self.gaps = 0
+        self.callbacks = self.dropped = self.gaps = 0
         self.left = time.thread_time_ns()
+        self.probing = False
+        self._codes: Final[list[tuple[FunctionType, CodeType, CodeType]]] = []
 
     def timed(self, function: Function, stage: str) -> Function:
         """Make a function of the same parameters whose time is charged to `stage`."""
-        return self._made(_TIMED, function, stage)
+        return self._switched(_TIMED, function, stage)
 
     def callback(self, function: Function, stage: str) -> Function:
         """The same for a function that the loop calls; called from within another one it is timed as any other."""
-        return self._made(_CALLBACK, function, stage, nested=self.timed(function, stage))
+        return self._switched(_CALLBACK, function, stage, nested=self.timed(function, stage))
 
-    def _made(self, template: str, function: Function, stage: str, **names: object) -> Function:
+    def gap(self, function: Function) -> Function:
+        """Make a function for the loop to call that measures the CPU since the last one, and nothing else."""
+        idle = self._made(_GAP, _nothing, PROBE)
+        return self._switched(_GAP, function, PROBE, first="idle()", idle=idle)
+
+    def probe(self, *, on: bool) -> None:
+        """Switch the probes of all functions on or off; to be asked between callbacks."""
+        self.probing = on
+        for function, without, probed in self._codes:
+            function.__code__ = probed if on else without
+
+    def _switched(
+        self, template: str, function: Function, stage: str, *, first: str = "pass", **names: Any
+    ) -> FunctionType:
+        before, after = (self._made(_TIMED, _nothing, PROBE, work="pass") for _ in range(2))
+        names |= {"probe_before": before, "probe_after": after}
+        made = self._made(template, function, stage, **names)
+        probed = self._made(template, function, stage, work=_PROBED_WORK, first=first, **names)
+        self._codes.append((made, made.__code__, probed.__code__))
+        functools.update_wrapper(made, function)
+        return made
+
+    def _made(
+        self,
+        template: str,
+        function: Function,
+        stage: str,
+        *,
+        work: str = _WORK,
+        first: str = "pass",
+        **names: Any,
+    ) -> FunctionType:
         number = self.stages.index(stage)
         parameters, arguments = signature_text(function)
         source = template.format(
             parameters=parameters,
             arguments=arguments,
+            work=work.format(arguments=arguments),
+            first=first,
             number=number,
             calls=self.count + number,
             within=2 * self.count,
             loop=self.count - 1,
             interrupted=INTERRUPTED_NS,
         )
-        scope = {
+        scope: dict[str, Any] = {
             "timers": self,
             "function": function,
             "clock": time.perf_counter_ns,
@@ -224,7 +296,8 @@ class StageTimers:
             **_defaults(function),
         }
         exec(compile(source, f"<timer of {function.__qualname__}>", "exec"), scope)  # noqa: S102
-        return functools.wraps(function)(scope["made"])  # type: ignore[arg-type]
+        made: FunctionType = scope["made"]
+        return made
 
     def read(self) -> Reading:
         """Read everything; to be asked between callbacks."""
@@ -237,9 +310,9 @@ class StageTimers:
             calls=self.counts[count : 2 * count],
             within=self.counts[2 * count :],
             callbacks=self.callbacks,
-            clean_ns=self.clean,
-            dropped_ns=self.dropped,
+            dropped=self.dropped,
             gaps_ns=self.gaps,
+            probing=self.probing,
         )
 
 
@@ -270,57 +343,5 @@ def _defaults(function: Function) -> dict[str, object]:
     }
 
 
-def measure_cost() -> Cost:
-    """Find out what a timed call costs in a loop: of many short rounds each part's quietest, 0.3 s in all."""
-    timers = StageTimers(["around", "inner"])
-    inner = timers.stages.index("inner")
-    bare = [_nothing() for _ in range(_FUNCTIONS)]
-    timed = [timers.timed(function, "inner") for function in bare]
-    around = timers.callback(_call_all, "around")
-    once = timers.callback(_nothing(), "around")
-    quiet = _Quietest()
-    for _ in range(_ROUNDS):
-        quiet.take("bare", _call_all(bare))
-        before = timers.read()
-        wrapped = around(timed)
-        stretch = timers.read().since(before)
-        if not stretch.dropped_ns:
-            quiet.take("wrapped", wrapped)
-            quiet.take("inside", stretch.spent[inner] / _FUNCTIONS)
-        before = timers.read()
-        began = time.thread_time_ns()
-        for _ in range(_FUNCTIONS):
-            once(timers, began)
-        whole = time.thread_time_ns() - began
-        stretch = timers.read().since(before)
-        quiet.take("gaps", stretch.gaps_ns / _FUNCTIONS)
-        quiet.take("callback", (whole - stretch.gaps_ns - stretch.spent[0]) / _FUNCTIONS)
-    # The call of the function itself, 30 ns, moves from the stage around to its own; the sum is what must be right.
-    return Cost(
-        inside=quiet["inside"],
-        outside=quiet["wrapped"] - quiet["bare"] - quiet["inside"],
-        callback_inside=max(0.0, quiet["callback"]),
-        callback_outside=quiet["gaps"],
-    )
-
-
-class _Quietest(dict[str, float]):
-    """The least that was seen of each figure: neighbours make figures greater, never less."""
-
-    def take(self, name: str, value: float) -> None:
-        self[name] = min(value, self.get(name, value))
-
-
-def _call_all(functions: Sequence[Function]) -> float:
-    """Call functions of two parameters; nanoseconds of each call."""
-    began = time.perf_counter_ns()
-    for function in functions:
-        function(began, began)
-    return (time.perf_counter_ns() - began) / len(functions)
-
-
-def _nothing() -> Function:
-    def nothing(one: object, two: object) -> None:
-        """Stand for a function that takes no time."""
-
-    return nothing
+def _nothing() -> None:
+    """Stand for a function that takes no time."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import stages_report, stages_timers
+from benchmarks import stages_timers
 from benchmarks.heads import CURL
 from benchmarks.host import Build, Cores, Machine
 from benchmarks.processes import BenchError
@@ -30,7 +30,6 @@ from benchmarks.stages_report import (
     decomposition,
     document,
     per_request,
-    timers_factor,
 )
 from benchmarks.stages_sidecar import (
     METRICS,
@@ -50,7 +49,18 @@ from benchmarks.stages_sidecar import (
     install,
     load,
 )
-from benchmarks.stages_timers import LOOP, Cost, Reading, Shares, StageTimers, measure_cost, share_out, signature_text
+from benchmarks.stages_timers import (
+    LOOP,
+    PROBE,
+    Cost,
+    Reading,
+    Shares,
+    StageTimers,
+    call_cost,
+    gap,
+    share_out,
+    signature_text,
+)
 
 MACHINE = Machine(
     python="CPython 3.11.2",
@@ -59,7 +69,7 @@ MACHINE = Machine(
     processor="a processor",
     cores=Cores(proxies=0, others=1),
 )
-FREE = Cost(inside=0.0, outside=0.0, callback_inside=0.0, callback_outside=0.0)
+COST = Cost(inside=100.0, outside=200.0)
 
 
 class Clocks:
@@ -104,25 +114,60 @@ def test_time_is_charged_to_the_innermost_stage_and_once(clocks: Clocks) -> None
 
     assert timers.callback(outer, "outer")(first=20) == 27
     reading = timers.read()
-    assert list(reading.spent) == [300, 27, 0]
-    assert list(reading.calls) == [1, 2, 0]
-    assert list(reading.within) == [2, 0, 0]
-    assert (reading.callbacks, reading.clean_ns, reading.dropped_ns) == (1, 327, 0)
+    assert list(reading.spent) == [300, 27, 0, 0]
+    assert list(reading.calls) == [1, 2, 0, 0]
+    assert list(reading.within) == [2, 0, 0, 0]
+    assert (reading.callbacks, reading.dropped, reading.kept) == (1, 0, 1)
 
 
 def test_what_lies_between_callbacks_is_the_loop_and_waiting_is_not(clocks: Clocks) -> None:
     timers = StageTimers(["work"])
-    callback = timers.callback(clocks.work, "work")
+    callback = timers.gap(clocks.work)
     callback(50)
     clocks.work(400)
     clocks.lose(1_000_000)
     callback(50)
     reading = timers.read()
-    assert reading.gaps_ns == 400
-    assert reading.spent[0] == 100
+    assert (reading.gaps_ns, reading.callbacks) == (400, 2)
 
 
-def test_a_callback_that_was_interrupted_is_dropped_and_its_cpu_shared_out(clocks: Clocks) -> None:
+def test_a_callback_within_another_has_no_gap_before_it(clocks: Clocks) -> None:
+    timers = StageTimers(["work"])
+    inner = timers.gap(clocks.work)
+
+    def outer() -> None:
+        clocks.work(70)
+        inner(30)
+
+    timers.gap(outer)()
+    assert (timers.gaps, timers.callbacks) == (0, 1)
+
+
+def test_with_probes_on_half_of_the_gaps_are_only_what_looking_costs(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looks() -> int:
+        clocks.work(5)
+        return clocks.cpu
+
+    monkeypatch.setattr(time, "thread_time_ns", looks)
+    timers = StageTimers(["work"])
+    callback = timers.gap(clocks.work)
+    stretches = []
+    for probing in (False, True):
+        timers.probe(on=probing)
+        timers.left = looks()
+        before = timers.read()
+        timers.left = looks()
+        for _ in range(3):
+            clocks.work(40)
+            callback(1_000)
+        stretches.append(timers.read().since(before))
+    assert [item.callbacks for item in stretches] == [3, 6]
+    assert gap(*stretches) == pytest.approx(40)
+
+
+def test_a_callback_that_was_interrupted_is_dropped(clocks: Clocks) -> None:
     timers = StageTimers(["work", "part"])
     part = timers.timed(clocks.work, "part")
 
@@ -136,9 +181,8 @@ def test_a_callback_that_was_interrupted_is_dropped_and_its_cpu_shared_out(clock
     callback(2_000_000)
     reading = timers.read()
     assert list(reading.spent[:2]) == [75, 25]
-    assert (reading.clean_ns, reading.dropped_ns) == (100, 100)
-    shares = share_out(reading, timers.stages[:-1], FREE)
-    assert shares.stages == {"work": 150.0, "part": 50.0, LOOP: 0.0}
+    assert list(reading.calls[:2]) == [1, 1]
+    assert (reading.callbacks, reading.dropped, reading.kept) == (2, 1, 1)
 
 
 def test_a_callback_within_another_is_a_timed_call(clocks: Clocks) -> None:
@@ -151,7 +195,7 @@ def test_a_callback_within_another_is_a_timed_call(clocks: Clocks) -> None:
 def test_outside_of_callbacks_nothing_is_timed(clocks: Clocks) -> None:
     timers = StageTimers(["work"])
     timers.timed(clocks.work, "work")(500)
-    assert timers.counts == [0] * 6
+    assert timers.counts == [0] * 9
 
 
 def test_a_stage_is_closed_when_its_function_raises(clocks: Clocks) -> None:
@@ -177,27 +221,57 @@ def test_the_cost_of_timers_is_taken_off_where_it_fell() -> None:
         at_ns=0,
         process_ns=10_000,
         thread_ns=9_000,
-        spent=[5_000, 1_000, 0],
-        calls=[1, 4, 0],
-        within=[4, 0, 1],
-        callbacks=1,
-        clean_ns=6_500,
-        dropped_ns=0,
-        gaps_ns=2_500,
+        spent=[5_000, 1_000, 0, 0],
+        calls=[1, 4, 0, 0],
+        within=[4, 0, 0, 0],
+        callbacks=4,
+        dropped=1,
+        gaps_ns=0,
+        probing=False,
     )
-    cost = Cost(inside=100.0, outside=200.0, callback_inside=500.0, callback_outside=1_500.0)
-    shares = share_out(stretch, ("outer", "inner"), cost)
-    assert shares.stages == {"outer": 5_000 - 100 - 800, "inner": 1_000 - 400, LOOP: 1_000}
-    assert (shares.threads, shares.calls, shares.callbacks) == (1_000, 1_300, 2_000)
-    assert shares.total == 4_100 + 600 + 1_000 + 1_000
-    assert cost.times(2.0) == dataclasses.replace(cost, inside=200.0, outside=400.0)
+    shares = share_out(stretch, ("outer", "inner", PROBE, LOOP), COST, 500.0)
+    assert shares.stages == {"outer": 5_000 - 100 - 800, "inner": 1_000 - 400, LOOP: 1_500}
+    assert (shares.threads, shares.timers) == (750, 1_300)
+    assert shares.total == 4_100 + 600 + 1_500 + 750
 
 
-def test_a_timer_costs_something() -> None:
-    cost = measure_cost()
-    assert cost.inside > 0
-    assert cost.inside + cost.outside > 0
-    assert cost.callback_outside > 0
+def test_what_a_timed_call_costs_is_found_by_probes(clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looks() -> int:
+        clocks.work(7)  # half of a timer falls before the clock is read, half of it after
+        clocks.wall, seen = clocks.wall + 6, clocks.wall
+        return seen
+
+    monkeypatch.setattr(time, "perf_counter_ns", looks)
+    timers = StageTimers(["outer", "inner"])
+    inner = timers.timed(clocks.work, "inner")
+
+    def outer() -> None:
+        clocks.work(100)
+        inner(20)
+
+    callback = timers.callback(outer, "outer")
+    stretches = []
+    for probing in (False, True):
+        timers.probe(on=probing)
+        before = timers.read()
+        callback()
+        callback()
+        stretches.append(timers.read().since(before))
+    without, probed = stretches
+    cost = call_cost(without, probed, timers.stages)
+    assert (cost.inside, cost.outside) == (13, 13)
+    assert [item.probing for item in stretches] == [False, True]
+    assert probed.calls[timers.stages.index(PROBE)] == 2 * sum(without.calls)
+    assert share_out(without, timers.stages, cost, 0.0).stages == {"outer": 200, "inner": 40, LOOP: 0}
+
+
+def test_probes_are_off_again_when_they_are_switched_off(clocks: Clocks) -> None:
+    timers = StageTimers(["work"])
+    callback = timers.callback(clocks.work, "work")
+    timers.probe(on=True)
+    timers.probe(on=False)
+    callback(10)
+    assert list(timers.read().calls) == [1, 0, 0]
 
 
 def test_parameters_are_kept_with_their_defaults() -> None:
@@ -245,6 +319,22 @@ def test_a_function_is_replaced_wherever_it_was_imported(monkeypatch: pytest.Mon
     assert original not in replaced
 
 
+def test_for_the_gaps_only_callbacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxy.protocol import http1
+    from proxy.runtime import wire
+
+    timed, callback = http1.ServerCodec.take_whole, wire.LoopWire._readable
+    monkeypatch.setattr(http1.ServerCodec, "take_whole", timed)  # and put back afterwards
+    monkeypatch.setattr(wire.LoopWire, "_readable", callback)
+    places = [
+        Timed("proxy.protocol.http1:ServerCodec.take_whole", PARSE),
+        Timed("proxy.runtime.wire:LoopWire._readable", READ, callback=True),
+    ]
+    install(StageTimers(STAGES), places, gaps=True)
+    assert http1.ServerCodec.take_whole is timed
+    assert wire.LoopWire._readable is not callback
+
+
 def test_nothing_is_timed_before_somebody_installs_it() -> None:
     for place in PLACES:
         assert not hasattr(find(place.where)[2], "__wrapped__"), place
@@ -254,34 +344,38 @@ def test_nothing_is_timed_before_somebody_installs_it() -> None:
 
 
 def reading(at: int, requests: int = 0, **other: Any) -> Reading:
-    calls = [requests if name != POLICY else 0 for name in STAGES] + [0]
+    calls = [requests if name != POLICY else 0 for name in STAGES] + [0, 0]
     values: dict[str, Any] = {
         "process_ns": at,
         "thread_ns": at,
         "spent": [0] * len(calls),
         "within": [0] * len(calls),
         "callbacks": 0,
-        "clean_ns": 0,
-        "dropped_ns": 0,
+        "dropped": 0,
         "gaps_ns": 0,
+        "probing": False,
         **other,
     }
     return Reading(at_ns=at, calls=calls, **values)
 
 
-def test_readings_survive_their_file_and_give_what_lies_between_two_times() -> None:
-    readings = Readings(stages=STAGES, readings=tuple(reading(at, at // 10) for at in (100, 200, 300, 400)))
-    again = load(dump(readings))
-    assert again.stretch(150, 350) == reading(200, 30).since(reading(100, 20))
-    with pytest.raises(ValueError, match="1 readings"):
-        again.stretch(150, 250)
+def test_readings_survive_their_file_and_give_the_slices_between_two_times() -> None:
+    stages = (*STAGES, PROBE, LOOP)
+    values = [reading(at, at // 10, probing=at == 300) for at in (100, 200, 300, 400)]
+    again = load(dump(Readings(stages=stages, readings=values)))
+    assert again.stages == stages
+    assert again.slices(150, 450) == [values[2].since(values[1]), values[3].since(values[2])]
+    assert [item.probing for item in again.slices(150, 450)] == [True, False]
+    assert again.slices(150, 250) == []
+    assert values[0].plus(values[1]) == reading(300, 30)
 
 
 def test_a_stage_that_is_never_entered_is_found() -> None:
-    assert silent_stages(reading(1, 100), STAGES) == []
+    stages = (*STAGES, PROBE, LOOP)
+    assert silent_stages(reading(1, 100), stages) == []
     calls = list(reading(1, 100).calls)
     calls[STAGES.index(PARSE)] = 3
-    assert silent_stages(dataclasses.replace(reading(1, 100), calls=calls), STAGES) == [PARSE]
+    assert silent_stages(dataclasses.replace(reading(1, 100), calls=calls), stages) == [PARSE]
 
 
 # --- what it means ----------------------------------------------------------------------------------------------------
@@ -289,7 +383,7 @@ def test_a_stage_that_is_never_entered_is_found() -> None:
 
 def shares_of(**spent: float) -> Shares:
     stages = dict.fromkeys(STAGES, 1_000.0) | {LOOP: 500.0} | spent
-    return Shares(stages=stages, threads=2_000.0, calls=0.0, callbacks=0.0)
+    return Shares(stages=stages, threads=2_000.0, timers=0.0)
 
 
 def test_socket_calls_and_cryptography_are_parted_and_nothing_is_lost() -> None:
@@ -310,16 +404,10 @@ def test_cryptography_is_never_more_than_the_call_that_holds_it() -> None:
     assert (found[DECRYPT], found[ENCRYPT]) == (1.0, 1.0)
 
 
-def test_the_factor_of_the_timers_is_not_what_makes_the_sum_right() -> None:
-    assert timers_factor([22.0], 10.0, 2.0) == 2.0
-    assert timers_factor([-5.0], 10.0, 2.0) == 0.0
-
-
 def decomposed(sums: float) -> Decomposition:
     rounds = [{READ: sums - 10.0, METRICS: 10.0}, {READ: sums - 9.0, METRICS: 9.0}]
-    return decomposition(
-        "inbound", rounds, [50.0, 50.0], {"access log": [45.0, 46.0]}, timers=9.0, factor=2.0, dropped=0.01
-    )
+    without = {"access log": ([51.0, 53.0], [46.0, 49.0])}
+    return decomposition("inbound", rounds, [50.0, 50.0], without, timers=9.0, cost=COST, dropped=0.01)
 
 
 def stages_of(item: Decomposition) -> Stages:
@@ -348,10 +436,11 @@ def test_the_document_is_json_with_every_figure() -> None:
     assert written["kind"] == "stages"
     assert hop["stages"][1] == {"name": METRICS, "median": 9.5, "lowest": 9.0, "highest": 10.0}
     assert hop["total"]["median"] == hop["kernel"]["median"] == 50.0
+    assert hop["timed_call_ns"] == {"inside": 100.0, "outside": 200.0}
     assert hop["without"] == [{"name": "access log", "median": 4.5, "lowest": 4.0, "highest": 5.0}]
 
 
-@pytest.mark.parametrize("module", [stages_report, stages_timers], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [stages_timers], ids=lambda module: module.__name__)
 def test_the_examples_run(module: types.ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
