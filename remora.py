@@ -10,11 +10,8 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
-import platform
 import sys
-import sysconfig
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Final, NamedTuple
 
 
@@ -113,6 +110,10 @@ def _help() -> str:
 
 
 def _version() -> str:
+    # Imported when somebody asks: with its mail parser and archives it is 0.7 MiB of an idle sidecar.
+    import platform
+    from importlib import metadata
+
     try:
         version = metadata.version("remora")
     except metadata.PackageNotFoundError:
@@ -140,6 +141,8 @@ def _form() -> str:
 
 def _build() -> str:
     """Say how the interpreter was built: without optimisations the same work takes up to a quarter more CPU."""
+    import sysconfig
+
     if sysconfig.get_config_var("Py_DEBUG"):
         return "debug build"
     if "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")):
@@ -150,6 +153,8 @@ def _build() -> str:
 
 
 def _openssl() -> str:
+    from importlib import metadata
+
     try:
         backend = importlib.import_module("cryptography.hazmat.backends.openssl.backend").backend
     except ModuleNotFoundError:

@@ -10,10 +10,9 @@ from proxy.telemetry.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    families = text_string_to_metric_families(metrics.exposition().decode())
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in families
+        for family in text_string_to_metric_families(metrics.exposition().decode())
         for sample in family.samples
     }
 
