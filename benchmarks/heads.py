@@ -4,6 +4,7 @@
     curl      three fields
     browser   fifteen fields and cookies, more than a kilobyte
     java      Apache HttpClient behind a gateway: a token, trace identifiers, x-forwarded-*
+    visitor   a browser's fields and a cookie that no two requests share: nothing of the whole comes again
 
 Each is what goes on the wire on a kept connection, with what changes from request to request: its path, and the
 identifiers where the client sends some. Values are made up.
@@ -39,17 +40,20 @@ _TOKEN: Final = ".".join(
 class Client:
     """A client and the fields of its requests, Host first, in its order and its letters.
 
-    `traced` says that it sends identifiers of its own, which differ for each request.
+    `traced` says that it sends identifiers of its own, which differ for each request, `visited` the same of a cookie.
     """
 
     name: str
     fields: Sequence[tuple[str, str]]
     traced: bool = False
+    visited: bool = False
 
     def head(self, number: int, *, host: str = "orders:8080") -> bytes:
         """Write the head of its n-th request: a GET of an order of that number."""
         lines = [f"GET /orders/{number}?currency=EUR HTTP/1.1", f"Host: {host}"]
         lines += [f"{name}: {value}" for name, value in self.fields]
+        if self.visited:
+            lines.append(f"Cookie: visit={number:032x}")
         if self.traced:
             lines.append(f"traceparent: 00-{number + 1:032x}-{number + 1:016x}-01")
             lines.append(f"x-request-id: 7d9fa1c2-0b54-4c1e-9a3d-{number:012x}")
@@ -99,7 +103,8 @@ JAVA: Final = Client(
     ),
     traced=True,
 )
-CLIENTS: Final = {client.name: client for client in (WRK, CURL, BROWSER, JAVA)}
+VISITOR: Final = Client(name="visitor", fields=BROWSER.fields[:-1], visited=True)
+CLIENTS: Final = {client.name: client for client in (WRK, CURL, BROWSER, JAVA, VISITOR)}
 
 ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 25 Nov 2025 15:00:00 GMT\r\n"

@@ -176,7 +176,7 @@ class Sidecar:
         scope = Scope(
             direction=direction,
             metrics=self.metrics,
-            sink=self.access_log.write,
+            sink=self.access_log.sink,
             local=local,
             remote=remote,
             upstream_cluster=cluster,

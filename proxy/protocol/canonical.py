@@ -28,12 +28,17 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([2-9][0-9][0-9]) ([\x20-\x7e
 _DIGITS: Final = re.compile(rb"[0-9]{1,16}").fullmatch
 _ID: Final = rb"[Xx]-[Rr]equest-[Ii][Dd]: ([\x21-\x7e]{1,128})\r\n"
 _PARENT: Final = rb"[Tt]raceparent: ([0-9a-f-]{55})\r\n"
-_PARENT_SIZE: Final = len(b"traceparent: ") + 55 + 2
+PARENT_SIZE: Final = len(b"traceparent: ") + 55 + 2
+"""Bytes of a canonical traceparent line with its CRLF."""
 _LEFT_TO_THE_GATE: Final = (b"CONNECT", b"TRACE")
 _PERSISTENCE: Final = (b"keep-alive", b"close")
+# Looking a member up on its class costs 40 ns.
+_HOP: Final = Kind.HOP
+_FRAMING: Final = Kind.FRAMING
+_TRACE: Final = Kind.TRACE
 
-match_trace_lines: Final = re.compile(rb"%b(?:%b)?|%b" % (_ID, _PARENT, _PARENT)).match
-"""Matches whole lines with identifiers of one request, x-request-id, traceparent or both in this order."""
+match_trace_lines: Final = re.compile(rb"%b(?:%b)?|%b(?:%b)?" % (_ID, _PARENT, _PARENT, _ID)).match
+"""Matches whole lines with identifiers of one request: x-request-id, traceparent, or both, in either order."""
 
 
 class StatusLine(NamedTuple):
@@ -52,7 +57,7 @@ def maybe_field(line: bytes) -> Field | None:
     raw_name, value = parts.groups()
     name = raw_name.lower()
     kind = classify(name)
-    if kind is Kind.FRAMING:
+    if kind is _FRAMING:
         if name == b"host":
             if not is_authority(value):
                 return None
@@ -61,7 +66,7 @@ def maybe_field(line: bytes) -> Field | None:
                 return None
         elif value.lower() != b"chunked":
             return None
-    elif kind is Kind.HOP and (
+    elif kind is _HOP and (
         name == b"upgrade" or name == b"expect" or (name == b"connection" and value.lower() not in _PERSISTENCE)
     ):
         return None
@@ -90,11 +95,15 @@ def maybe_status_line(line: bytes) -> StatusLine | None:
 
 
 def trace_fields(cut: re.Match[bytes]) -> list[Field]:
-    """Turn what `match_trace_lines` matched into fields; 0.6 µs, by splitting 1.1."""
+    """Turn what `match_trace_lines` matched into fields."""
     lines = cut.group()
-    if (request_id := cut[1]) is None:
-        return [Field(b"traceparent", cut[3], lines, Kind.TRACE)]
-    first = Field(b"x-request-id", request_id, lines[: len(request_id) + 16], Kind.TRACE)
-    if (parent := cut[2]) is None:
+    request_id, parent, parent_first, id_last = cut.groups()
+    if request_id is not None:
+        first = Field(b"x-request-id", request_id, lines[: len(request_id) + 16], _TRACE)
+        if parent is None:
+            return [first]
+        return [first, Field(b"traceparent", parent, lines[-PARENT_SIZE:], _TRACE)]
+    first = Field(b"traceparent", parent_first, lines[:PARENT_SIZE], _TRACE)
+    if id_last is None:
         return [first]
-    return [first, Field(b"traceparent", parent, lines[-_PARENT_SIZE:], Kind.TRACE)]
+    return [first, Field(b"x-request-id", id_last, lines[PARENT_SIZE:], _TRACE)]

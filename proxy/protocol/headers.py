@@ -37,7 +37,7 @@ def write_request_head(head: RequestHead, *, extra: bytes = b"", strip_reserved:
         line, block, trace, _, _ = remembered
         if strip_reserved or not block.reserved:
             return b"%b%b%b%b%b\r\n" % (line.opening, block.opening, trace, block.rest, extra)
-    # FORWARD is 0; RESERVED and TRACE are the last of Kind. By index and without names: 0.4 µs instead of 0.65.
+    # FORWARD is 0; RESERVED and TRACE are the last of Kind. By index and without names, as it is done for each line.
     from_kind = Kind.TRACE if strip_reserved else Kind.RESERVED
     parts = [b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (head.method, head.path, head.query, head.authority)]
     parts += [field[2] for field in head.fields if not field[3] or field[3] >= from_kind]

@@ -85,7 +85,7 @@ class ServerCodec(Reading):
         """Take what was read when it is one whole request in canonical form, or nothing of it, and return None.
 
         The request is at its End then, and what follows its head in `data` is its body. It saves the steps of five
-        events and of the buffer, 2 µs.
+        events and of the buffer, 0.6 µs.
         """
         reader = self._reader
         if reader is None or self._state != HEAD or self._grown is not None or self._at != len(self._buffer):

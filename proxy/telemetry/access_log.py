@@ -21,6 +21,7 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 FLUSH_INTERVAL: Final = 0.5
@@ -100,6 +101,11 @@ class AccessLog:
     def dropped(self) -> int:
         """Records lost: the writer had fallen behind too far, or the destination did not take them."""
         return self._skipped + self._lost
+
+    @property
+    def sink(self) -> Callable[[str], None] | None:
+        """What takes the lines; None when nobody wants them, so that none is written in vain."""
+        return self.write if self.enabled else None
 
     def write(self, line: str) -> None:
         """Take one record, a line with its newline."""

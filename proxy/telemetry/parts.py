@@ -3,7 +3,7 @@
     start_time | head: kind, method | path | sizes: protocol, code, details | bytes, times |
     names: user agent | request id | tail: authority, host | our address | end: who, decision, generation | stages
 
-One f-string of all 36 members costs 5 µs; the six that change, between five texts that stay, cost 2.
+All members cost 2.5 µs; the six that change, between five texts that stay, cost 1.3.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def parts_of(record: Record, reason: Reason, detail: str) -> Parts:
 
 
 def written(record: Record, parts: Parts, ended: int) -> str:
-    """Write a record that ended at `ended` as a line of JSON: 1.5 µs, where json.dumps of a dict costs 20."""
+    """Write a record that ended at `ended` as a line of JSON: 1.3 µs, where json.dumps of a dict costs 6."""
     begun, detected, handshaken = record.started_ns, record.detected_ns, record.handshaken_ns
     judged, reached, responded = record.policy_ns, record.upstream_reached_ns, record.upstream_responded_ns
     path, local, request_id = record.path, record.upstream_local, record.request_id

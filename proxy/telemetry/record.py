@@ -66,13 +66,16 @@ class Scope:
         *,
         direction: str,
         metrics: Metrics,
-        sink: Callable[[str], None],
+        sink: Callable[[str], None] | None,
         local: str,
         remote: str,
         upstream_cluster: str,
         decisions: DecisionLog | None = None,
     ) -> None:
-        """`direction` is "inbound" or "outbound"; `sink` takes the finished lines, `decisions` what they decided."""
+        """`direction` is "inbound" or "outbound"; `sink` takes the finished lines, `decisions` what they decided.
+
+        Without a `sink` no line is written, and everything else goes on: counts, decisions, each record's one end.
+        """
         self.direction = direction
         self.decisions = decisions
         self.metrics = metrics
@@ -156,7 +159,7 @@ class Scope:
     def count_ordinary(self, record: Record, reason: Reason, ended: int) -> Parts:
         """Count a request that was answered by the next hop; give what its line has in common with the one before.
 
-        Writing that anew costs 3 µs; to see that it is the same, 0.3.
+        Writing that anew costs 1.1 µs.
         """
         ordinary = (
             record.method,
@@ -230,7 +233,7 @@ class Scope:
         return self._shared
 
     def timestamp(self, at: float) -> str:
-        """Write a time in RFC 3339, UTC, with milliseconds; the text of its second is kept (2 µs)."""
+        """Write a time in RFC 3339, UTC, with milliseconds; the text of its second is kept (0.8 µs)."""
         whole = int(at)
         if whole != self._second:
             self._second = whole
@@ -353,19 +356,20 @@ class Record:
         self.response_code = status
 
     def finish(self, reason: Reason, detail: str = "") -> None:
-        """Write the record, once."""
+        """Count the record and write it, once."""
         if self.finished:
             return
         self.finished = True
         scope = self.scope
-        ended = _clock()
+        sink, ended = scope.sink, _clock()
         parts: Parts | None = None
         if not self.method:
             scope.metrics.connection_ended(scope.direction, self.decision, reason)
             if scope.opaque or (self.protocol == "TCP" and self.decision == "deny"):
                 scope.close_connection(self.decision, reason)
         elif (
-            detail
+            sink is None
+            or detail
             or self.explanation
             or self.response_details
             or self.nearest_miss
@@ -377,6 +381,7 @@ class Record:
             scope.metrics.retries += self.retries
         else:
             parts = scope.count_ordinary(self, reason, ended)
-        scope.sink(written(self, parts or parts_of(self, reason, detail), ended))
+        if sink is not None:
+            sink(written(self, parts or parts_of(self, reason, detail), ended))
         if scope.decisions is not None:
             scope.decisions.add(self, reason, detail)

@@ -212,7 +212,7 @@ class World:
         self.sidecar = kind(CONFIG, loop.face)
         self.sidecar.clock = cast(Any, FakeClock())
         self.lines: list[str] = []
-        self.sidecar.access_log = cast(Any, SimpleNamespace(write=self.lines.append))
+        self.sidecar.access_log = cast(Any, SimpleNamespace(sink=self.lines.append))
         self.ports = {protocol: Inbound(self.sidecar, port) for protocol, port in PORTS.items()}
         self.callers = [Caller(identity, protocol, Sock(identity), []) for identity, protocol in callers]
         Sock.dialled = []

@@ -134,6 +134,8 @@ TRACED = {
     "id": b"x-request-id: an-id\r\n",
     "both": b"X-Request-Id: an-id\r\n" + PARENT,
     "third_spelling": b"X-Request-ID: an-id\r\n" + PARENT.replace(b"t", b"T", 1),
+    "parent_first": PARENT + b"x-request-id: an-id\r\n",
+    "parent_first_capital": PARENT.replace(b"t", b"T", 1) + b"X-Request-Id: an-id\r\n",
     "parent": PARENT,
 }
 
@@ -183,6 +185,46 @@ def test_no_byte_passes_in_the_place_of_trace_lines_that_were_cut_out(raw: bytes
     assert reader.try_request_head(raw, LIMITS, BASE, 7) is None
     with pytest.raises(ProtocolError):
         gate(raw)
+
+
+def test_the_place_of_trace_lines_is_part_of_a_block() -> None:
+    reader = known(block(b"", after=b"X: y\r\n" + TRACED["both"]), block(TRACED["both"], after=b"X: y\r\n"))
+    for raw in (block(TRACED["both"], after=b"X: y\r\n"), block(b"", after=b"X: y\r\n" + TRACED["both"])):
+        head = reader.try_request_head(raw, LIMITS, BASE, 7)
+        assert head == gate(raw)
+        assert head is not None
+        assert head.remembered is not None
+
+
+def unique(number: int) -> bytes:
+    return block(b"", after=b"Cookie: %d\r\n" % number)
+
+
+def test_where_blocks_never_come_again_it_seldom_looks_and_finds_out_when_they_do() -> None:
+    reader = HeadReader()
+    for number in range(2 * fast.CREDIT):
+        assert reader.try_request_head(unique(number), LIMITS, BASE, 7) == gate(unique(number))
+    found = []
+    for _ in range(4 * (fast.REST + 1)):
+        head = reader.try_request_head(block(b""), LIMITS, BASE, 7)
+        assert head == gate(block(b""))
+        found.append(head is not None and head.remembered is not None)
+    assert not any(found[: fast.REST])
+    assert all(found[-fast.HIT :])
+    assert reader.remembered_blocks == 1
+
+
+@pytest.mark.parametrize("others", [0, 1, 2, 3])
+def test_a_block_that_comes_in_one_head_of_four_is_always_looked_for(others: int) -> None:
+    reader = HeadReader()
+    numbers = iter(range(fast.CREDIT * 40))
+    found = []
+    for _ in range(4 * fast.CREDIT):
+        for _ in range(others):
+            reader.try_request_head(unique(next(numbers)), LIMITS, BASE, 7)
+        head = reader.try_request_head(block(b""), LIMITS, BASE, 7)
+        found.append(head is not None and head.remembered is not None)
+    assert all(found[2:])
 
 
 def test_a_second_request_id_is_seen_beside_a_remembered_block() -> None:
@@ -241,7 +283,7 @@ def test_what_comes_once_large_or_with_its_own_trace_is_not_remembered() -> None
     reader = HeadReader()
     assert reader.try_request_head(block(b""), LIMITS, BASE, 1) is not None
     for raw in (
-        block(PARENT + b"x-request-id: 1\r\n"),
+        block(PARENT + b"Accept: */*\r\nx-request-id: 1\r\n"),
         block(b"", after=b"Cookie: %b\r\n" % (b"x" * fast.BLOCK_BYTES)),
         block(b"", after=b"X: y\r\n" * (fast.BLOCK_LINES + 1)),
         block(b"", after=b"b3: 0\r\n"),

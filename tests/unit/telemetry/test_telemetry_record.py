@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from certs.spiffe import SpiffeId
 from proxy.errors import Reason
 from proxy.policy import outbound
+from proxy.telemetry.decisions_log import DecisionLog
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.record import Record, Scope
 from proxy.types import Denial, Generation, PeerIdentity
@@ -89,6 +91,51 @@ def test_a_second_finish_writes_nothing() -> None:
     assert len(lines) == 1
     assert json.loads(lines[0])["reason"] == "idle_timeout"
     assert scope.metrics.ended == {("inbound", "none", Reason.IDLE_TIMEOUT): 1}
+
+
+DENIED = Denial(reason=Reason.DENIED_BY_POLICY, rule="r", generation=Generation(2), explanation="no rule allows it")
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_without_a_log_no_line_is_written_and_everything_counts(logged: bool) -> None:
+    lines: list[str] = []
+    decisions = DecisionLog()
+    scope = Scope(
+        direction="inbound",
+        metrics=Metrics(),
+        sink=lines.append if logged else None,
+        local="l",
+        remote="r",
+        upstream_cluster="c",
+        decisions=decisions,
+    )
+    scope.source_is(WEB)
+    connection = Record(scope, protocol="HTTP/1.1")
+    for verdict in (outbound("c", None, Generation(2)), outbound("c", None, Generation(2)), DENIED):
+        record = Record(scope, protocol="HTTP/1.1", method="GET", path="/a")
+        record.judged(verdict)
+        if verdict is DENIED:
+            record.response_code = 403
+        else:
+            record.reached("a:1", "b:2")
+            record.responded(200)
+        record.bytes_sent = 7
+        for reason in (verdict.reason if isinstance(verdict, Denial) else Reason.OK, Reason.INTERNAL_ERROR):
+            record.finish(reason)
+    connection.finish(Reason.DOWNSTREAM_CLOSED)
+    metrics = scope.metrics
+    assert len(lines) == (4 if logged else 0)
+    # What a line is made of: the members that a connection shares, and the text of the second.
+    assert (scope._shared != "", scope._second != -1) == (logged, logged)
+    assert Counter((each.decision, each.reason) for each in decisions.recent()) == {
+        ("allow", "ok"): 2,
+        ("deny", "denied_by_policy"): 1,
+    }
+    assert metrics.tally("inbound", 200, "allow", Reason.OK).value == 2
+    assert metrics.tally("inbound", 403, "deny", Reason.DENIED_BY_POLICY).value == 1
+    assert metrics.ended == {("inbound", "none", Reason.DOWNSTREAM_CLOSED): 1}
+    assert sorted((series.count, series.sent_sum) for series in metrics.label_sets.all_requests()) == [(1, 7), (2, 14)]
+    assert sum(metrics.stages["inbound"].upstream_response.buckets) == 2
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
