@@ -2,6 +2,7 @@
 
 VENV   := .venv
 BIN    := $(VENV)/bin
+SECOND := .venv-compiled
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -43,8 +44,16 @@ check: $(TEST) ## lint, format and types
 bench: $(BENCH) ## measure hops beside other proxies, in five minutes (BENCH_ARGS=--full: everything; --list: what there is)
 	@$(BIN)/remora bench run $(BENCH_ARGS)
 
-compiled: $(TEST) ## build the wheel with the byte path compiled by mypyc into dist/ (needs a C compiler)
+compiled: $(TEST) ## compile the byte path with mypyc (needs a C compiler): a wheel in dist/, installed in .venv-compiled
+	@echo "== compiling the byte path"
+	@rm -rf build dist/remora-*-cp*.whl
 	@REMORA_COMPILE=1 $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@test -x $(SECOND)/bin/python || { echo "== making $(SECOND)"; $(BIN)/python -m venv $(SECOND); }
+	@echo "== installing requirements.lock and the compiled wheel into $(SECOND)"
+	@$(SECOND)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements.lock
+	@$(SECOND)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-index --force-reinstall \
+		dist/remora-*-cp*.whl
+	@$(SECOND)/bin/remora version
 
 lock: ## choose the versions of all dependencies and write them down with hashes (LOCK_ARGS=--upgrade)
 	@$(PYTHON) -m venv .venv-lock
@@ -56,8 +65,8 @@ lock: ## choose the versions of all dependencies and write them down with hashes
 	@echo "written: $$(ls requirements*.lock | xargs)"
 	@rm -rf .venv-lock
 
-clean: ## remove the environment and everything that was built
-	@rm -rf $(VENV) .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+clean: ## remove the environments and everything that was built
+	@rm -rf $(VENV) $(SECOND) .venv-lock build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 define install

@@ -14,14 +14,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import growth, heads, hops, memory, micro, policy, scrape, sheet, stages, stages_report, start
+from benchmarks import (
+    growth,
+    heads,
+    hops,
+    memory,
+    micro,
+    policy,
+    scrape,
+    sheet,
+    stages,
+    stages_report,
+    start,
+    workers,
+    workers_report,
+)
+from benchmarks.compiled import look_for
 from benchmarks.contenders import contenders
 from benchmarks.host import Machine, this_machine
 from benchmarks.load import LoadError
 from benchmarks.processes import BenchError
 from benchmarks.report import Setting, as_json, as_text
 from benchmarks.report_command import add_command as add_report
-from benchmarks.suite_commands import add_commands
+from benchmarks.suite_commands import add_commands, add_compiled
 from proxy.telemetry.label_sets import MAX_LABEL_SETS
 
 MAX_SECONDS: Final = 60
@@ -57,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
     command.add_argument(
         "--connections", type=_bounded(1, MAX_CONNECTIONS), default=32, help="of the load generator (default: 32)"
     )
+    add_compiled(command)
     command = add("memory", _memory, "memory of an idle sidecar and of each idle connection", 3, "fresh processes")
     command.add_argument(
         "--connections",
@@ -70,6 +86,12 @@ def main(argv: Sequence[str]) -> int:
     command.add_argument(
         "--label-sets", type=_bounded(1, MAX_LABEL_SETS), default=MAX_LABEL_SETS, help="default: the most there can be"
     )
+    command = add("workers", _workers, "capacity of one hop on two cores, with one worker and with two", 5, "rounds")
+    command.add_argument("--seconds", type=_bounded(1, MAX_SECONDS), default=3, help="of each repetition (default: 3)")
+    command.add_argument(
+        "--connections", type=_bounded(8, MAX_CONNECTIONS), default=64, help="of the load generator (default: 64)"
+    )
+    add_compiled(command)
     add("policy", _policy, "cost of a decision and of a request under ten to a thousand rules", 5, "rounds")
     add("growth", _growth, "curves of cost over idle connections, rules, services and headers", 9, "rounds")
     command = add("stages", _stages, "where the microseconds of a hop go, by timers in the process", 5, "rounds")
@@ -102,7 +124,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _hops(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
     plan = hops.Plan(seconds=options.seconds, repetitions=options.repetitions, connections=options.connections)
-    wanted = contenders()
+    wanted = contenders(look_for(options.compiled))
     absent = [contender for contender in wanted if contender.absent]
     for contender in absent:
         _tell(f"{contender.name} is left out: {contender.absent}")
@@ -122,6 +144,14 @@ def _start(options: argparse.Namespace, machine: Machine, directory: Path) -> st
 
 def _scrape(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
     return _written(scrape.run(machine, options.repetitions, options.label_sets, directory, _tell), options)
+
+
+def _workers(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    plan = workers_report.Plan(
+        seconds=options.seconds, repetitions=options.repetitions, connections=options.connections
+    )
+    found = workers.run(machine, plan, look_for(options.compiled), directory, _tell)
+    return workers_report.as_json(found) if options.output == "json" else workers_report.as_text(found)
 
 
 def _policy(options: argparse.Namespace, machine: Machine, directory: Path) -> str:

@@ -132,6 +132,7 @@ def sidecar(
     mutual: bool = True,
     default: str = "deny",
     log: bool = True,
+    workers: int = 1,
 ) -> dict[str, str]:
     """Write a sidecar with one port, one service or both: each the port it listens on, and the next one.
 
@@ -163,6 +164,8 @@ def sidecar(
                 }
             ],
         }
+    if workers != 1:
+        config["runtime"] = {"workers": workers}
     if limits:
         config["limits"] = dict(limits)
     # JSON is YAML, and json.dumps quotes whatever a temporary directory is called.
@@ -199,15 +202,17 @@ _LOG_KEYS: Final = {
 }
 
 
-def nginx_tls(hop: Hop) -> str:
+def nginx_tls(hop: Hop, *, workers: int = 1) -> str:
     """Write where an nginx hop listens, and its mutual TLS: towards the caller inbound, towards the next hop outbound.
 
-    HTTP and TCP take the same lines (modules `http` and `stream`), so that their work is equal.
+    HTTP and TCP take the same lines (modules `http` and `stream`), so that their work is equal. Several `workers` have
+    a socket each, as Remora's and Envoy's have; with one for all, whoever wakes first would take most connections.
     """
+    shared = " reuseport" if workers > 1 else ""
     certificate, key, roots = (hop.identity / name for name in ("tls.crt", "tls.key", "ca.crt"))
     if hop.inbound:
         return f"""\
-        listen 127.0.0.1:{hop.listen} ssl;
+        listen 127.0.0.1:{hop.listen} ssl{shared};
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         ssl_client_certificate {roots};
@@ -217,7 +222,7 @@ def nginx_tls(hop: Hop) -> str:
         ssl_session_tickets off;
         ssl_session_cache off;"""
     return f"""\
-        listen 127.0.0.1:{hop.listen};
+        listen 127.0.0.1:{hop.listen}{shared};
         proxy_ssl_certificate {certificate};
         proxy_ssl_certificate_key {key};
         proxy_ssl_trusted_certificate {roots};
@@ -229,7 +234,7 @@ def nginx_tls(hop: Hop) -> str:
         proxy_ssl_session_reuse off;"""
 
 
-def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[str, str]:
+def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True, workers: int = 1) -> dict[str, str]:
     """Write an nginx hop, with a JSON access log of the keys that it knows or with none.
 
     One that is not `pooled` makes a new connection to the next hop for every request.
@@ -249,7 +254,7 @@ def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[st
         server 127.0.0.1:{hop.next};
 {kept}    }}
     server {{
-{nginx_tls(hop)}
+{nginx_tls(hop, workers=workers)}
         location / {{
             proxy_pass {scheme}://next_hop;
             proxy_http_version 1.1;
@@ -258,11 +263,12 @@ def nginx(hop: Hop, *, log: bool, as_root: bool, pooled: bool = True) -> dict[st
         }}
     }}
 """,
+            workers,
         )
     }
 
 
-def _nginx(directory: Path, as_root: bool, http: str) -> str:
+def _nginx(directory: Path, as_root: bool, http: str, workers: int = 1) -> str:
     # As root a worker would become `nobody`, who may not read a private temporary directory.
     temporaries = "\n".join(
         f"    {kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -270,7 +276,7 @@ def _nginx(directory: Path, as_root: bool, http: str) -> str:
     return f"""\
 daemon off;
 {"user root;" if as_root else ""}
-worker_processes 1;
+worker_processes {workers};
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
 events {{ worker_connections 4096; }}

@@ -5,6 +5,7 @@ A contender that is not installed stays in the list with the reason, so that no 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -16,8 +17,10 @@ from importlib import metadata
 from typing import Final
 
 from benchmarks import configs
+from benchmarks.compiled import CompiledForm
 from benchmarks.configs import Hop
 from benchmarks.envoy import envoy, envoy_command, maybe_envoy
+from benchmarks.matrix import COMPILED
 
 BASELINE: Final = "nginx-json"
 """Whom ratios are taken against: mutual TLS and a JSON log as we have, but it judges nothing."""
@@ -55,9 +58,9 @@ def application_command(nginx: str, hop_directory: str) -> list[str]:
     return [nginx, "-p", hop_directory, "-c", f"{hop_directory}/nginx.conf", "-e", f"{hop_directory}/error.log"]
 
 
-def contenders() -> list[Contender]:
+def contenders(compiled: CompiledForm) -> list[Contender]:
     """List everybody, the baseline among them, in the order in which a round measures them."""
-    return [_remora(), _nginx(log=True), _nginx(log=False), _envoy(), _haproxy(), _plain()]
+    return [_remora(), _compiled(compiled), _nginx(log=True), _nginx(log=False), _envoy(), _haproxy(), _plain()]
 
 
 def _remora() -> Contender:
@@ -73,6 +76,17 @@ def _remora() -> Contender:
         logs=True,
         files=configs.remora,
         command=lambda hop: configs.sidecar_command(hop.directory),
+    )
+
+
+def _compiled(form: CompiledForm) -> Contender:
+    return dataclasses.replace(
+        _remora(),
+        name=COMPILED,
+        does="as remora, with the byte path compiled",
+        version=form.version.partition(",")[0].removeprefix("remora "),
+        absent=form.absent,
+        command=lambda hop: form.sidecar_command(hop.directory / configs.CONFIG_FILE),
     )
 
 

@@ -57,14 +57,14 @@ def maybe_envoy() -> str | None:
     return shutil.which("envoy")
 
 
-def envoy_command(binary: str, hop: Hop) -> list[str]:
-    """Write the command line: one worker, a log that is written out every second as the others' are."""
+def envoy_command(binary: str, hop: Hop, *, workers: int = 1) -> list[str]:
+    """Write the command line: `workers` threads, a log that is written out every second as the others' are."""
     return [
         binary,
         "--config-path",
         str(hop.directory / "envoy.json"),
         "--concurrency",
-        "1",
+        str(workers),
         "--disable-hot-restart",
         "--file-flush-interval-msec",
         "1000",

@@ -16,7 +16,8 @@ PATH: Final = "/orders/42?currency=EUR"
 _UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TOTAL: Final = re.compile(r"^\s*(\d+) requests in ([\d.]+)(us|ms|s|m|h), ", re.M)
 _RATE: Final = re.compile(r"^Requests/sec:\s+([\d.]+)$", re.M)
-_PERCENTILE: Final = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m|h)$", re.M)
+_PERCENTILE: Final = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m|h) ?$", re.M)
+"""A unit of one letter has a blank after it, so that the columns stand below each other."""
 _REFUSED: Final = re.compile(r"^\s*Non-2xx or 3xx responses: (\d+)$", re.M)
 _BROKEN: Final = re.compile(r"^\s*Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)$", re.M)
 

@@ -32,6 +32,8 @@ BULK_BYTES: Final = 10_000_000
 
 FORWARDERS: Final = ("asyncio", "uvloop")
 REMORA: Final = ("remora-tcp", "remora-http")
+COMPILED: Final = "remora-compiled"
+"""As `remora-http`, with the byte path compiled; measured where that one has its policy and its log."""
 HTTP_PEERS: Final = ("envoy", "nginx-json", "nginx", "haproxy")
 TUNNELS: Final = ("nginx-tcp", "stunnel", "ghostunnel")
 TCP_PEERS: Final = ("envoy-tcp", "haproxy-tcp", *TUNNELS)
@@ -105,6 +107,7 @@ class Setup:
 
     With one side, the other half of the mutual TLS is done by a helper on the load's core, which is not measured.
     `pooled` is False where every connection of the load is one between the hops too, with a handshake of its own.
+    `workers` are the processes or threads of each hop, 1 in every scenario of the suite.
     """
 
     contender: str
@@ -113,6 +116,7 @@ class Setup:
     rules: int = 0
     log: bool = False
     pooled: bool = True
+    workers: int = 1
 
     @property
     def name(self) -> str:
@@ -169,6 +173,7 @@ def setups() -> Iterator[Setup]:
                 for rules in RULES:
                     for log in (True, False):
                         yield Setup(contender=contender, tls=tls, sides=sides, rules=rules, log=log)
+            yield Setup(contender=COMPILED, tls=tls, sides=sides, rules=10, log=True)
     for peer in (*HTTP_PEERS, *TCP_PEERS):
         yield usual(peer)
     yield Setup(contender="envoy", rules=1_000, log=True)
@@ -193,9 +198,9 @@ def select(found: Sequence[Scenario], pattern: str) -> list[Scenario]:
 
 
 def _capacity() -> Iterator[Scenario]:
-    quick = {usual(name) for name in ("remora-http", "uvloop", *HTTP_PEERS)}
+    quick = {usual(name) for name in ("remora-http", COMPILED, "uvloop", *HTTP_PEERS)}
     many = Setup(contender="remora-http", rules=1_000, log=True)
-    compared = {usual(name) for name in ("remora-tcp", "remora-http", *FORWARDERS, *HTTP_PEERS)}
+    compared = {usual(name) for name in ("remora-tcp", "remora-http", COMPILED, *FORWARDERS, *HTTP_PEERS)}
     beside = {usual(name) for name in ("remora-http", "envoy", "nginx-json")}
     for connections in CONNECTIONS:
         for payload in PAYLOADS.values():
@@ -215,7 +220,7 @@ def _capacity() -> Iterator[Scenario]:
 def _latency() -> Iterator[Scenario]:
     load = Load(kind=Kind.LATENCY, connections=16, rate=LATENCY_RATE)
     quick = {usual(name) for name in ("remora-http", "envoy", "nginx-json")}
-    compared = {usual(name) for name in (*REMORA, *FORWARDERS, *HTTP_PEERS)}
+    compared = {usual(name) for name in (*REMORA, COMPILED, *FORWARDERS, *HTTP_PEERS)}
     yield Scenario(load=load, setup=NOBODY, tier=Tier.QUICK)
     for setup in setups():
         tier = Tier.QUICK if setup in quick else Tier.FULL if setup in compared else Tier.NAMED
@@ -231,7 +236,7 @@ def _handshakes() -> Iterator[Scenario]:
     load = Load(kind=Kind.HANDSHAKES, connections=8)
     yield Scenario(load=load, setup=NOBODY, tier=Tier.FULL)
     for name in ("remora-tcp", "nginx", "envoy-tcp", "nginx-json", "haproxy", "haproxy-tcp", *TUNNELS):
-        tier = Tier.QUICK if name in ("remora-tcp", "nginx", "envoy-tcp") else Tier.FULL
+        tier = Tier.QUICK if name in ("remora-tcp", "nginx", "nginx-tcp", "envoy-tcp") else Tier.FULL
         yield Scenario(load=load, setup=dataclasses.replace(usual(name), pooled=name in TCP_ONLY), tier=tier)
     for name in ("asyncio", "uvloop"):
         yield Scenario(load=load, setup=Setup(contender=name), tier=Tier.FULL)

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -112,10 +112,10 @@ def core_seconds(core: int) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def bound_to(core: int) -> Iterator[None]:
-    """Let what is started within run on one core: children inherit the binding of the thread that starts them."""
+def bound_to(core: int | Collection[int]) -> Iterator[None]:
+    """Let what is started within run on one core, or on some: children inherit the binding of who starts them."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, {core} if isinstance(core, int) else core)
     try:
         yield
     finally:
@@ -150,15 +150,15 @@ class Programs:
         name: str,
         command: Sequence[str],
         *,
-        core: int,
+        core: int | Collection[int],
         port: int,
         directory: Path,
         stdout: Path | None = None,
     ) -> int:
-        """Start a program on `core` and wait until it accepts connections on `port`; return its process id.
+        """Start a program on `core`, one or several, and wait until it accepts connections on `port`.
 
-        What it says goes to `output.log` in its directory, or its standard output to `stdout`. Raises BenchError with
-        the last of it when the program ends or does not listen in time.
+        Returns its process id. What it says goes to `output.log` in its directory, or its standard output to `stdout`.
+        Raises BenchError with the last of it when the program ends or does not listen in time.
         """
         process = self.launch(command, core=core, directory=directory, stdout=stdout)
         wait_until(lambda: accepts(port), process, name, f"does not listen on port {port}", directory, pause=0.05)
@@ -168,7 +168,7 @@ class Programs:
         self,
         command: Sequence[str],
         *,
-        core: int,
+        core: int | Collection[int],
         directory: Path,
         stdout: Path | None = None,
         environment: Mapping[str, str] | None = None,

@@ -66,25 +66,25 @@ def as_text(setting: Setting, standings: Sequence[Standing], absent: Sequence[Co
         f"  load        {plan.connections} connections, {plan.repetitions} interleaved rounds of {plan.seconds:g} s",
         "",
         f"Against {BASELINE} ({base.contender.does}): median of the rounds, lowest to highest; above 1 is better",
-        f"  {'':<12}{'CPU per request':<40}{'requests/s'}",
+        f"  {'':<17}{'CPU per request':<40}{'requests/s'}",
     ]
     for standing in standings:
         if standing is not base:
             cells = (_ratio_cell(comparison) for comparison in (_cpu(standing, base), _rate(standing, base)))
-            lines.append(f"  {standing.contender.name:<12}" + "".join(f"{cell:<40}" for cell in cells).rstrip())
+            lines.append(f"  {standing.contender.name:<17}" + "".join(f"{cell:<40}" for cell in cells).rstrip())
     lines += _against_peer(standings)
     lines += [
         "",
         "Absolutes (median, lowest to highest; CPU is that of both hops)",
-        f"  {'':<12}{'CPU per request':<24}{'requests/s':<28}{'p50':>8}{'p99':>10}   core used",
+        f"  {'':<17}{'CPU per request':<24}{'requests/s':<28}{'p50':>8}{'p99':>10}   core used",
     ]
     lines += [_absolute_line(standing) for standing in standings]
     lines += ["", "What each does for a request"]
     for standing in standings:
         contender = standing.contender
         version = f" [{contender.version}]" if contender.version else ""
-        lines.append(f"  {contender.name:<12}{contender.does}{version}")
-    lines += [f"  {contender.name:<12}ABSENT: {contender.absent}" for contender in absent]
+        lines.append(f"  {contender.name:<17}{contender.does}{version}")
+    lines += [f"  {contender.name:<17}ABSENT: {contender.absent}" for contender in absent]
     lines += ["", *_proof(standings)]
     lines += [f"WARNING: {warning}" for warning in warnings(setting, standings)]
     return "\n".join(lines) + "\n"
@@ -122,7 +122,7 @@ def _against_peer(standings: Sequence[Standing]) -> list[str]:
     if ours is None or peer is None:
         return []
     cells = (_ratio_cell(comparison) for comparison in (_cpu(ours, peer), _rate(ours, peer)))
-    line = f"  {'remora':<12}" + "".join(f"{cell:<40}" for cell in cells).rstrip()
+    line = f"  {'remora':<17}" + "".join(f"{cell:<40}" for cell in cells).rstrip()
     return ["", "Against envoy, which does the same work", line]
 
 
@@ -171,7 +171,7 @@ def _absolute_line(standing: Standing) -> str:
     p50, p99 = _median(standing.repetitions, "p50_us"), _median(standing.repetitions, "p99_us")
     used = _median(standing.repetitions, "proxy_share")
     return (
-        f"  {standing.contender.name:<12}{_range(cpu, ' us'):<24}{_range(rate, ''):<28}"
+        f"  {standing.contender.name:<17}{_range(cpu, ' us'):<24}{_range(rate, ''):<28}"
         f"{p50 / 1000:>5.1f} ms{p99 / 1000:>7.1f} ms   {used:.0%}"
     )
 

@@ -21,6 +21,7 @@ NO_PROXY: Final = "no proxy"
 _LOOKS: Final = {
     "remora-http": 0,
     "remora": 0,
+    "remora-compiled": 9,
     "envoy": 1,
     "envoy-tcp": 1,
     "nginx-json": 2,

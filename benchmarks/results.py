@@ -148,7 +148,8 @@ class RunSettings:
 class Results:
     """A whole run. `taken_at` is UTC in ISO 8601, `remora` the version that `remora version` tells.
 
-    `absent` says of each contender that is not installed why. `sections` hold what other benchmarks add (stage
+    `remora_compiled` is that of the compiled form, "" where it was not measured. `absent` says of each contender that
+    is not installed why. `sections` hold what other benchmarks add (stage
     decomposition, micro benchmarks, curves), each a JSON object of its own format, by name.
     """
 
@@ -160,6 +161,7 @@ class Results:
     absent: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    remora_compiled: str = ""
 
     def maybe_scenario(self, name: str) -> ScenarioResult | None:
         """Find a scenario by its name; None when it was not run."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import configs, probes, wiring
+from benchmarks.compiled import CompiledForm
 from benchmarks.configs import Hop
 from benchmarks.contenders import REQUIRED, application_command, maybe_program
 from benchmarks.drive import cost, drive
@@ -49,12 +50,16 @@ WARM_UP_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How to measure: seconds of a repetition, rounds, processes and starts where one sidecar is measured alone."""
+    """How to measure: seconds of a repetition, rounds, processes and starts where one sidecar is measured alone.
+
+    `compiled` is the environment in which the compiled form was looked for.
+    """
 
     seconds: float
     repetitions: int
     processes: int
     starts: int
+    compiled: CompiledForm
 
 
 @dataclass(slots=True)
@@ -85,6 +90,7 @@ class Ground:
     machine: Machine
     directory: Path
     wrk: str
+    compiled: CompiledForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +117,7 @@ def run(chosen: Sequence[Scenario], plan: Plan, machine: Machine, directory: Pat
         if maybe_program(name) is None:
             raise BenchError(f"{name} is not installed and {why}: apt-get install {name}")
     outcome = Outcome()
-    possible = list(_possible(chosen, outcome, tell))
+    possible = list(_possible(chosen, plan.compiled, outcome, tell))
     blocks: dict[tuple[bool, str, bool], list[Measured]] = {}
     for scenario in possible:
         measured = Measured(scenario)
@@ -119,7 +125,7 @@ def run(chosen: Sequence[Scenario], plan: Plan, machine: Machine, directory: Pat
         if not scenario.load.kind.alone:
             blocks.setdefault(scenario.block, []).append(measured)
     with Programs() as programs, bound_to(machine.cores.others):
-        ground = _lay_ground(programs, machine, directory)
+        ground = _lay_ground(programs, machine, directory, plan.compiled)
         for number, block in enumerate(blocks.values(), 1):
             tell(f"block {number} of {len(blocks)}: {len(block)} scenarios")
             _run_block(block, plan, ground, outcome, tell)
@@ -136,10 +142,10 @@ def run(chosen: Sequence[Scenario], plan: Plan, machine: Machine, directory: Pat
     return outcome
 
 
-def _possible(chosen: Sequence[Scenario], outcome: Outcome, tell: Tell) -> Iterator[Scenario]:
+def _possible(chosen: Sequence[Scenario], compiled: CompiledForm, outcome: Outcome, tell: Tell) -> Iterator[Scenario]:
     for scenario in chosen:
         contender = scenario.setup.contender
-        if why := outcome.absent.get(contender) or wiring.absence(contender):
+        if why := outcome.absent.get(contender) or wiring.absence(contender, compiled):
             if contender not in outcome.absent:
                 tell(f"{contender} is left out: {why}")
             outcome.absent[contender] = why
@@ -152,7 +158,7 @@ def _possible(chosen: Sequence[Scenario], outcome: Outcome, tell: Tell) -> Itera
 # --- setting up -----------------------------------------------------------------------------------------------------
 
 
-def _lay_ground(programs: Programs, machine: Machine, directory: Path) -> Ground:
+def _lay_ground(programs: Programs, machine: Machine, directory: Path, compiled: CompiledForm) -> Ground:
     http, tcp = free_ports(2)
     home, core = directory / "application", machine.cores.others
     text = configs.application(http, home, as_root=os.geteuid() == 0, payloads=list(PAYLOADS.values()))
@@ -170,6 +176,7 @@ def _lay_ground(programs: Programs, machine: Machine, directory: Path) -> Ground
         machine=machine,
         directory=directory,
         wrk=maybe_program("wrk") or "",
+        compiled=compiled,
     )
 
 
@@ -193,7 +200,8 @@ def start(programs: Programs, setup: Setup, ground: Ground, app: int, home: Path
             directory=home / where,
             identity=ground.identities[configs.CALLED if inbound else configs.CALLER],
         )
-        wired = wiring.wire(setup, hop) if measured else wiring.Wired(files={}, command=wiring.forwarder(hop))
+        helper = wiring.Wired(files={}, command=wiring.forwarder(hop))
+        wired = wiring.wire(setup, hop, ground.compiled) if measured else helper
         write_files(hop.directory, wired.files)
         pid = programs.start(
             f"{setup.contender}'s {where} hop",
@@ -205,14 +213,14 @@ def start(programs: Programs, setup: Setup, ground: Ground, app: int, home: Path
         )
         if measured:
             if setup.contender.startswith("remora"):
-                _wait_until_ready(hop, f"{setup.contender}'s {where} hop")
+                wait_until_ready(hop, f"{setup.contender}'s {where} hop")
             hops.append(hop)
             pids.append(pid)
         after = listen
     return Standing(setup=setup, hops=tuple(hops), pids=tuple(pids), entry=after)
 
 
-def _wait_until_ready(hop: Hop, name: str) -> None:
+def wait_until_ready(hop: Hop, name: str) -> None:
     """Wait for a sidecar's /readyz: it listens before its policy is loaded, and refuses until then."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

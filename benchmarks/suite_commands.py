@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import comparison, suite, suite_report, tables, wiring
+from benchmarks.compiled import DEFAULT, CompiledForm, look_for, told
 from benchmarks.host import Machine, this_machine
-from benchmarks.matrix import Scenario, Tier, scenarios, select
+from benchmarks.matrix import COMPILED, Scenario, Tier, scenarios, select
 from benchmarks.processes import PACKAGES
 from benchmarks.results import (
     METRICS,
@@ -56,6 +57,7 @@ def add_commands(commands: Any, bounded: Bounded, tell: Tell) -> None:
     command.add_argument(
         "--repetitions", type=bounded(1, 20), default=REPETITIONS, help=f"rounds (default: {REPETITIONS})"
     )
+    add_compiled(command)
     command.add_argument("--output", metavar="FILE.json", type=Path, help="write every repetition to a file, too")
     command.set_defaults(handle=partial(_run, tell=tell))
 
@@ -73,6 +75,17 @@ def add_commands(commands: Any, bounded: Bounded, tell: Tell) -> None:
         "--threshold", type=float, default=1.0, help="by more than this factor, as 1.05 for 5 %% (default: 1)"
     )
     command.set_defaults(handle=partial(_compare, tell=tell))
+
+
+def add_compiled(command: argparse.ArgumentParser) -> None:
+    """Add the option that says where the compiled form is, to a command that measures it."""
+    command.add_argument(
+        "--compiled",
+        metavar="PYTHON",
+        type=Path,
+        default=DEFAULT,
+        help="interpreter of an environment with the compiled form (default: what `make compiled` made)",
+    )
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -108,14 +121,20 @@ def _run(options: argparse.Namespace, *, tell: Tell) -> int:
         tell(f"there is no directory {options.output.parent}")
         return 2
     machine = this_machine(sorted(os.sched_getaffinity(0)))
-    plan = suite.Plan(seconds=options.seconds, repetitions=options.repetitions, processes=_PROCESSES, starts=_STARTS)
+    plan = suite.Plan(
+        seconds=options.seconds,
+        repetitions=options.repetitions,
+        processes=_PROCESSES,
+        starts=_STARTS,
+        compiled=look_for(options.compiled),
+    )
     with tempfile.TemporaryDirectory(prefix="remora-bench-") as directory:
         outcome = suite.run(chosen, plan, machine, Path(directory), tell)
     mode = "only" if options.only else "full" if options.full else "quick"
     settings = RunSettings(
         mode=mode, seconds=float(options.seconds), repetitions=options.repetitions, only=" ".join(options.only)
     )
-    results = results_of(outcome, machine, settings)
+    results = results_of(outcome, machine, settings, plan.compiled)
     if options.output is not None:
         options.output.write_text(dumps(results), "utf-8")
     sys.stdout.write(suite_report.as_text(results, partial(tables.render, terminal=sys.stdout.isatty())))
@@ -124,7 +143,7 @@ def _run(options: argparse.Namespace, *, tell: Tell) -> int:
     return 1 if outcome.failed else 0
 
 
-def results_of(outcome: suite.Outcome, machine: Machine, settings: RunSettings) -> Results:
+def results_of(outcome: suite.Outcome, machine: Machine, settings: RunSettings, compiled: CompiledForm) -> Results:
     """Write down a run with the facts of this machine."""
     measured = tuple(_scenario_result(item) for item in outcome.measured)
     contenders = dict.fromkeys(item.contender for item in measured)
@@ -135,6 +154,7 @@ def results_of(outcome: suite.Outcome, machine: Machine, settings: RunSettings) 
         settings=settings,
         scenarios=measured,
         absent=outcome.absent,
+        remora_compiled=compiled.version if COMPILED in contenders else "",
     )
     failed = [f"{name} was not measured: {why}" for name, why in outcome.failed.items()]
     found = (*failed, *machine.warnings(), *suite_report.warnings(results))
@@ -183,8 +203,7 @@ def facts(machine: Machine, peers: dict[str, str]) -> MachineFacts:
 def _remora_version() -> str:
     command = [sys.executable, "-m", "remora", "version"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGES, check=True)  # noqa: S603
-    # Where the interpreter lies is of use on its own machine only.
-    return "; ".join(line.split(f", {sys.executable}")[0] for line in said.stdout.splitlines())
+    return told(said.stdout, sys.executable)
 
 
 # --- compare ----------------------------------------------------------------------------------------------------------

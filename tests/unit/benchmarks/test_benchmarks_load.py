@@ -16,7 +16,7 @@ Running 3s test @ http://127.0.0.1:8080/orders/42
      50%    2.36ms
      75%    2.67ms
      90%    3.05ms
-     99%    1.20s
+     99%    1.20s\x20
   37614 requests in 3.00s, 7.53MB read
 Requests/sec:  12537.29
 Transfer/sec:      2.51MB
@@ -31,6 +31,16 @@ def test_a_report_is_read() -> None:
     assert (report.refused, report.broken) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("written", "microseconds"),
+    [("850.00us", 850), (" 12.34ms", 12_340), ("  1.11s ", 1_110_000), (" 54.00s ", 54e6), ("  1.02m ", 61.2e6)],
+)
+def test_a_unit_of_one_letter_is_followed_by_a_blank(written: str, microseconds: float) -> None:
+    # As wrk 4.1 prints it: whatever its unit, a latency is ten columns wide.
+    report = parse_wrk(REPORT.replace("    1.20s \n", f"{written:>10}\n"))
+    assert report.p99_us == pytest.approx(microseconds)
+
+
 def test_failures_are_counted() -> None:
     errors = "  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 17\nRequests/sec:"
     report = parse_wrk(REPORT.replace("Requests/sec:", errors))
@@ -43,7 +53,7 @@ def test_failures_are_counted() -> None:
         ("  37614 requests in 3.00s, 7.53MB read\n", "the number of requests"),
         ("Requests/sec:  12537.29\n", "Requests/sec"),
         ("     50%    2.36ms\n", "the 50th percentile"),
-        ("     99%    1.20s\n", "the 99th percentile"),
+        ("     99%    1.20s \n", "the 99th percentile"),
     ],
 )
 def test_a_report_without_a_figure_is_refused(line: str, named: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.cli import main
 from benchmarks.matrix import (
+    COMPILED,
     CONNECTIONS,
     FORWARDERS,
     HTTP_PEERS,
@@ -16,6 +17,7 @@ from benchmarks.matrix import (
     RULES,
     SIDES,
     TCP_PEERS,
+    Kind,
     Tier,
     scenarios,
     select,
@@ -79,6 +81,29 @@ def test_a_quick_run_settles_every_target() -> None:
     for target in TARGETS:
         assert set(target.ours) & quick
         assert {name for name in (target.theirs, target.without) if name} <= quick
+
+
+def test_the_compiled_form_is_measured_beside_the_pure_one() -> None:
+    pure = {
+        scenario.name: scenario
+        for scenario in select(ALL, "10-rules/log/remora-http")
+        if scenario.load.kind in (Kind.CAPACITY, Kind.LATENCY)
+    }
+    compiled = {scenario.name: scenario for scenario in select(ALL, "/remora-compiled")}
+    assert {name.replace("remora-http", COMPILED) for name in pure} == set(compiled)
+    for name, scenario in pure.items():
+        other = compiled[name.replace("remora-http", COMPILED)]
+        assert other.block == scenario.block
+        assert (other.tier <= Tier.FULL) is (scenario.tier <= Tier.FULL)
+    quick = [scenario.name for scenario in compiled.values() if scenario.tier is Tier.QUICK]
+    assert quick == ["capacity-c32-0B/mtls/both/10-rules/log/remora-compiled"]
+
+
+def test_handshakes_are_held_against_a_tunnel_too() -> None:
+    named = {scenario.name: scenario for scenario in ALL}
+    http, tunnel = (named[f"handshakes-c8/mtls/both/0-rules/no-log/{name}"] for name in ("nginx", "nginx-tcp"))
+    assert tunnel.block == http.block
+    assert {tunnel.tier, http.tier} == {Tier.QUICK}
 
 
 def test_a_quick_run_takes_about_five_minutes() -> None:

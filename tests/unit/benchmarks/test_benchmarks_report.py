@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cli
+from benchmarks.compiled import CompiledForm
 from benchmarks.configs import Hop
 from benchmarks.contenders import BASELINE, Contender, contenders
 from benchmarks.hops import Plan, Repetition, Standing, count_lines, find_record
@@ -71,7 +72,7 @@ def test_ratios_come_before_absolutes_and_the_baseline_is_in_the_second_only() -
     assert "\n  nginx-json " not in ratios
     assert "164 us (160 to 168)" in absolutes
     assert "82 us (80 to 84)" in absolutes
-    assert "envoy       ABSENT: Envoy is not installed" in absolutes
+    assert "envoy            ABSENT: Envoy is not installed" in absolutes
     assert "got 403 and is on record, 3 of 3" in absolutes
     assert "WARNING" not in text
 
@@ -126,8 +127,8 @@ def test_json_holds_every_repetition_and_who_is_absent() -> None:
 
 
 def test_everybody_is_listed_installed_or_not() -> None:
-    names = [item.name for item in contenders()]
-    assert names == ["remora", "nginx-json", "nginx", "envoy", "haproxy", "plain"]
+    names = [item.name for item in contenders(CompiledForm(python="x", absent="there is none"))]
+    assert names == ["remora", "remora-compiled", "nginx-json", "nginx", "envoy", "haproxy", "plain"]
     assert BASELINE in names
 
 

@@ -7,9 +7,10 @@ import importlib.util
 import pytest
 
 from benchmarks import tables
-from benchmarks.matrix import Kind, Load, Setup, Tier
+from benchmarks.compiled import CompiledForm
+from benchmarks.matrix import COMPILED, Kind, Load, Setup, Tier, usual
 from benchmarks.matrix import Scenario as Planned
-from benchmarks.results import Repetition, RunSettings
+from benchmarks.results import Repetition, RunSettings, dumps, loads
 from benchmarks.suite import Measured, Outcome
 from benchmarks.suite_alone import memories_of, starts_of
 from benchmarks.suite_commands import results_of
@@ -18,6 +19,7 @@ from tests.benchmark_runs import MACHINE, run_of, scenario
 
 US = scenario("capacity-c32-0B/mtls/both/10-rules/log/remora-http", {"cpu_us": [80.0, 82.0], "rate": [11.0, 12.0]})
 NGINX = scenario("capacity-c32-0B/mtls/both/0-rules/log/nginx-json", {"cpu_us": [60.0, 61.5], "rate": [11.5, 13.0]})
+FORM = CompiledForm(python="x", version="remora 0.1.0, byte path compiled by mypyc; CPython 3.11.2")
 NOBODY = scenario("capacity-c32-0B/no-proxy", {"rate": [50.0, 52.0]}, sides="none")
 RUN = run_of(NOBODY, US, NGINX, absent={"stunnel": "stunnel is not installed"}, warnings=["a warning"])
 
@@ -77,13 +79,25 @@ def test_an_outcome_is_written_down_with_what_failed_and_who_ran() -> None:
     planned = Planned(load=Load(kind=Kind.CAPACITY), setup=Setup(contender="uvloop", tls=False), tier=Tier.QUICK)
     measured = Measured(planned, [Repetition(round=1, figures={"rate": 5.0}, proxy_share=1.0)], denials=0)
     outcome = Outcome(measured=[measured], absent={"x": "y"}, failed={"latency/z": "it broke"})
-    results = results_of(outcome, MACHINE, RunSettings(mode="only", seconds=1.0, repetitions=1))
+    results = results_of(outcome, MACHINE, RunSettings(mode="only", seconds=1.0, repetitions=1), FORM)
     assert [item.name for item in results.scenarios] == [planned.name]
     assert results.scenarios[0].tls == "plain"
     assert results.machine.peers.keys() == {"uvloop"}
     assert results.absent == {"x": "y"}
     assert results.warnings[0] == "latency/z was not measured: it broke"
     assert "remora" in results.remora
+    assert results.remora_compiled == ""
+
+
+def test_both_forms_say_their_version_where_both_were_measured() -> None:
+    planned = Planned(load=Load(kind=Kind.CAPACITY), setup=usual(COMPILED), tier=Tier.QUICK)
+    measured = Measured(planned, [Repetition(round=1, figures={"rate": 5.0}, proxy_share=1.0)])
+    settings = RunSettings(mode="only", seconds=1.0, repetitions=1)
+    results = loads(dumps(results_of(Outcome(measured=[measured]), MACHINE, settings, FORM)))
+    assert results.remora_compiled == FORM.version
+    told = lines(as_text(results, tables.as_text))
+    assert f"compiled {FORM.version}" in told
+    assert any(line.startswith("remora remora ") for line in told)
 
 
 def test_what_one_sidecar_costs_alone_takes_the_form_of_a_run() -> None:

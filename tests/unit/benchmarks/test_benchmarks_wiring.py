@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from benchmarks import configs, configs_tcp, policies, wiring
+from benchmarks.compiled import CompiledForm
 from benchmarks.configs import CALLED_ID, CALLER_ID, Hop
 from benchmarks.drive import path_of
 from benchmarks.envoy import envoy, envoy_tcp
-from benchmarks.matrix import REFERENCE, REMORA, Setup, setups, usual
+from benchmarks.matrix import COMPILED, REFERENCE, REMORA, Setup, setups, usual
 from benchmarks.policies import DENIED_SOURCE
 from benchmarks.probes import denied_path
 from certs.spiffe import SpiffeId, TrustDomain
@@ -21,6 +22,7 @@ from proxy.policy.load import load
 from proxy.policy.model import PolicyDefault, PolicySettings, Workload
 from proxy.types import ConnectionAttributes, Denial, Generation, PeerIdentity, Permit, RequestAttributes
 
+FORM = CompiledForm(python="/second/bin/python", version="remora 0.1.0, byte path compiled by mypyc; CPython 3.11.2")
 OURS = [setup for setup in setups() if setup.contender in REMORA and setup.sides == "both"]
 TEMPLATE: dict[str, Any] = {"health": 15020, "directory": Path("/bench/hop"), "identity": Path("/bench/identity")}
 INBOUND = Hop(inbound=True, listen=15443, next=8080, **TEMPLATE)
@@ -30,7 +32,7 @@ OUTBOUND = Hop(inbound=False, listen=9001, next=15443, **TEMPLATE)
 @pytest.mark.parametrize("setup", OURS, ids=lambda setup: setup.name)
 def test_a_sidecar_reads_what_is_written_for_it(setup: Setup) -> None:
     inbound, outbound = (
-        load_config(wiring.wire(setup, hop).files[configs.CONFIG_FILE].encode(), configs.CONFIG_FILE)
+        load_config(wiring.wire(setup, hop, FORM).files[configs.CONFIG_FILE].encode(), configs.CONFIG_FILE)
         for hop in (INBOUND, OUTBOUND)
     )
     [service] = outbound.outbound.services.values()
@@ -44,7 +46,7 @@ def test_a_sidecar_reads_what_is_written_for_it(setup: Setup) -> None:
 
 @pytest.mark.parametrize("setup", [setup for setup in OURS if setup.log], ids=lambda setup: setup.name)
 def test_its_policy_lets_the_load_through_and_denies_the_probe(setup: Setup) -> None:
-    text = wiring.wire(setup, INBOUND).files["policy/policies.yaml"]
+    text = wiring.wire(setup, INBOUND, FORM).files["policy/policies.yaml"]
     snapshot = load(
         {"policies.yaml": text.encode()},
         workload=Workload(
@@ -143,6 +145,7 @@ def test_a_helper_does_the_other_half_and_a_floor_does_none() -> None:
     ("setup", "judges", "reads"),
     [
         (usual("remora-http"), True, True),
+        (usual(COMPILED), True, True),
         (usual("remora-tcp"), True, False),
         (Setup(contender="remora-http", sides="client", rules=10), False, True),
         (usual("nginx-json"), False, True),
@@ -156,4 +159,17 @@ def test_who_is_probed_and_who_writes_a_line_for_each_request(setup: Setup, judg
 
 def test_nobody_else_is_wired() -> None:
     with pytest.raises(ValueError, match="nobody is called"):
-        wiring.wire(Setup(contender="somebody"), INBOUND)
+        wiring.wire(Setup(contender="somebody"), INBOUND, FORM)
+
+
+def test_the_compiled_form_has_the_same_files_and_another_interpreter() -> None:
+    pure, compiled = (wiring.wire(usual(name), INBOUND, FORM) for name in ("remora-http", COMPILED))
+    assert compiled.files == pure.files
+    # Isolated, so that it imports what is installed there and not the sources that run here.
+    assert compiled.command[:4] == ["/second/bin/python", "-I", "-m", "remora"]
+    assert compiled.command[4:] == pure.command[3:]
+
+
+def test_the_compiled_form_is_absent_for_the_reason_that_was_found() -> None:
+    assert wiring.absence(COMPILED, FORM) == ""
+    assert wiring.absence(COMPILED, CompiledForm(python="x", absent="it is not compiled")) == "it is not compiled"
