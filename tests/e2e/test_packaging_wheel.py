@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("proxy", "injector", "certs", "demo", "benchmarks")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+REFERENCE_RUNS = ROOT / "benchmarks" / "results"
 NO_DATA = (".pyc", ".mypy_cache", ".ruff_cache")
 
 
@@ -75,9 +76,14 @@ def test_the_wheel_holds_the_packages_their_data_and_nothing_else(wheel: Path) -
     assert {top for top in tops if not top.endswith(".dist-info")} == {"remora.py", *PACKAGES}
     for package in PACKAGES:
         files = [path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        wanted = {str(path.relative_to(ROOT)) for path in files if not path.name.endswith(NO_DATA)}
+        wanted = {
+            str(path.relative_to(ROOT))
+            for path in files
+            if not path.name.endswith(NO_DATA) and REFERENCE_RUNS not in path.parents
+        }
         assert wanted <= names, "a package folder lacks __init__.py, or pyproject.toml does not name this kind of data"
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith("benchmarks/results/")], "they stay with the sources"
 
 
 def test_the_metadata_name_floors_for_everything(wheel: Path) -> None:
