@@ -165,6 +165,8 @@ def _facts(results: Results) -> dict[str, str]:
         "run": f"{settings.mode}: {settings.repetitions} interleaved rounds, {settings.seconds:g} s each"
         + (f", only {settings.only}" if settings.only else ""),
     }
+    if results.remora_compiled:
+        facts["compiled form"] = results.remora_compiled
     facts |= {f"peer: {name}": version for name, version in machine.peers.items() if version}
     return facts | {f"absent: {name}": why for name, why in results.absent.items()}
 
