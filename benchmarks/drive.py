@@ -22,6 +22,8 @@ from benchmarks.results import Percentile
 
 _BIG: Final = 65_536
 """From this payload on, bytes a second say as much as requests a second."""
+_SLOWEST: Final = 200e6
+"""Bytes a second, half of what the slowest of the contenders passes on: 64 answers of 10 MB together take 1 to 2 s."""
 _KEPT: Final = {50.0: "p50_us", 90.0: "p90_us", 99.0: "p99_us", 99.9: "p999_us", 100.0: "max_us"}
 
 
@@ -32,6 +34,15 @@ class Driven:
     total: int
     figures: Mapping[str, float]
     percentiles: Sequence[Percentile] = ()
+
+
+def long_enough(load: Load, seconds: float) -> float:
+    """Give the seconds that a load takes at least, so that each connection has a whole answer.
+
+    >>> long_enough(Load(kind=Kind.CAPACITY, connections=64, payload=10_000_000), 2.0)
+    3.2
+    """
+    return max(seconds, load.connections * load.payload / _SLOWEST)
 
 
 def path_of(load: Load) -> str:
@@ -59,7 +70,8 @@ def command(load: Load, port: int, seconds: float, wrk: str) -> list[str]:
 
 
 def drive(load: Load, port: int, seconds: float, wrk: str, amid: Callable[[], None] | None = None) -> Driven:
-    """Run a load of `seconds`, and `amid` in the middle of it. Raises BenchError when the load was not served."""
+    """Run a load of `seconds`, or `long_enough`, and `amid` in the middle. Raises BenchError when it was not served."""
+    seconds = long_enough(load, seconds)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     arguments = command(load, port, seconds, wrk)
     with subprocess.Popen(  # noqa: S603

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import (
     comparison,
     compiled,
+    drive,
     figures,
     host,
     load,
@@ -26,6 +27,7 @@ from benchmarks import (
 MODULES = [
     comparison,
     compiled,
+    drive,
     figures,
     host,
     load,
