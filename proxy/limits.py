@@ -226,7 +226,7 @@ class Limits:
         16_777_216,
         Reason.BUFFER_LIMIT,
         "bytes held for a slow peer at which its source is paused",
-        "four reads; below one read (16 KiB) a connection stops and starts for each record",
+        "four TLS records; below one (16 KiB) a connection stops and starts for each",
     )
     buffer_low_water: int = _bytes(
         16_384,
@@ -234,7 +234,7 @@ class Limits:
         16_777_216,
         Reason.BUFFER_LIMIT,
         "bytes held at which a paused source goes on",
-        "one read, so that the peer is not left waiting",
+        "one TLS record, so that the peer is not left waiting",
     )
     buffer_limit: int = _bytes(
         1_048_576,
