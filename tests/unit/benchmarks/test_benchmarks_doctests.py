@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import doctest
-from types import ModuleType
+import importlib
 
 import pytest
 
-from benchmarks import (
-    comparison,
-    compiled,
-    drive,
-    figures,
-    host,
-    load,
-    matrix,
-    memory,
-    open_loop,
-    scrape,
-    tables,
-    tcp_load,
-    wiring,
-    workers_report,
+MODULES = (
+    "comparison",
+    "compiled",
+    "drive",
+    "figures",
+    "host",
+    "load",
+    "matrix",
+    "memory",
+    "open_loop",
+    "scrape",
+    "tables",
+    "tcp_load",
+    "wiring",
+    "workers_report",
 )
 
-MODULES = [
-    comparison,
-    compiled,
-    drive,
-    figures,
-    host,
-    load,
-    matrix,
-    memory,
-    open_loop,
-    scrape,
-    tables,
-    tcp_load,
-    wiring,
-    workers_report,
-]
 
-
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_the_examples_run(module: ModuleType) -> None:
-    result = doctest.testmod(module)
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert result.attempted > 0
     assert result.failed == 0
