@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import datetime
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,9 @@ from certs.svid import SvidError, signing_violations, spiffe_id_of
 LEAF_LIFETIME = datetime.timedelta(hours=24)
 INTERMEDIATE_LIFETIME = datetime.timedelta(days=365)
 ROOT_LIFETIME = datetime.timedelta(days=3650)
+SHORTEST_LIFETIME = datetime.timedelta(seconds=10)
+"""Of a leaf: some attempts to renew it, on a machine that is busy. What shows a rotation to somebody who waits lives so
+short; less, and an identity ends between two attempts."""
 
 ROOT_CERTIFICATE, ROOT_KEY = "root.crt", "root.key"
 INTERMEDIATE_CERTIFICATE, INTERMEDIATE_KEY = "intermediate.crt", "intermediate.key"
@@ -146,11 +150,11 @@ class Authority:
         `root.key` may be absent. Raises AuthorityError when a file is missing or cannot be read, when a key does not
         fit its certificate, or when the intermediate may not sign or was not signed by the root.
         """
-        root = _read_certificate(directory / ROOT_CERTIFICATE)
-        intermediate = _read_certificate(directory / INTERMEDIATE_CERTIFICATE)
-        intermediate_key = _read_fitting_key(directory / INTERMEDIATE_KEY, intermediate)
+        root = read_signer(directory / ROOT_CERTIFICATE)
+        intermediate = read_signer(directory / INTERMEDIATE_CERTIFICATE)
+        intermediate_key = read_fitting_key(directory / INTERMEDIATE_KEY, intermediate)
         has_root_key = (directory / ROOT_KEY).exists()
-        root_key = _read_fitting_key(directory / ROOT_KEY, root) if has_root_key else None
+        root_key = read_fitting_key(directory / ROOT_KEY, root) if has_root_key else None
         try:
             trust_domain = spiffe_id_of(intermediate).trust_domain
         except SvidError as error:
@@ -189,18 +193,7 @@ class Authority:
         }
         if self.root_key is not None:
             files[ROOT_KEY] = write_key(self.root_key)
-        try:
-            _make_private(directory)
-            present = [name for name in (*files, ROOT_KEY) if (directory / name).exists()]
-            if present:
-                raise AuthorityError(
-                    f"{directory}: {present[0]} stands there already; choose another directory, "
-                    "or remove the authority if nothing that it issued is in use"
-                )
-            for name, content in files.items():
-                write_private_file(directory / name, content)
-        except OSError as error:
-            raise AuthorityError(f"{error.filename or directory}: it cannot be written ({error.strerror})") from None
+        write_signers(directory, files)
 
     @property
     def bundle(self) -> TrustBundle:
@@ -261,14 +254,68 @@ class Authority:
         fault = key_fault(public_key)
         if fault is not None or not isinstance(public_key, PublicKey):
             raise AuthorityError(str(fault))
-        if lifetime < datetime.timedelta(minutes=1):
-            raise AuthorityError("the lifetime is shorter than a minute; an identity must outlive its first rotation")
+        if lifetime < SHORTEST_LIFETIME:
+            raise AuthorityError(
+                f"the lifetime is shorter than {SHORTEST_LIFETIME.total_seconds():.0f} seconds; "
+                "an identity must outlive its first rotation"
+            )
         if not self.intermediate.not_valid_before_utc <= now < self.intermediate.not_valid_after_utc:
             raise AuthorityError(
                 f"the intermediate is valid from {self.intermediate.not_valid_before_utc} "
                 f"to {self.intermediate.not_valid_after_utc}, not now; make a new one or mend the clock"
             )
         return public_key
+
+
+def read_signer(path: Path) -> x509.Certificate:
+    """Reads the one certificate of a file; raises AuthorityError, also when there are several."""
+    pem = _read(path)
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
+        raise AuthorityError(f"{path}: it holds no readable certificate; copy the whole PEM file again") from None
+    if len(certificates) > 1:
+        # Between a root and the intermediate under it nothing stands: a chain that is longer has no place to be kept.
+        raise AuthorityError(
+            f"{path}: it holds {len(certificates)} certificates; keep one, and have the intermediate signed by "
+            f"{ROOT_CERTIFICATE} itself, with no other between the two"
+        )
+    return certificates[0]
+
+
+def read_fitting_key(path: Path, certificate: x509.Certificate) -> PrivateKey:
+    """Reads the key of a certificate; raises AuthorityError when it cannot be read or is of another one."""
+    try:
+        key = read_key(_read(path))
+    except KeyFileError as error:
+        raise AuthorityError(f"{path}: {error}") from None
+    try:
+        certified = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        certified = None
+    if not isinstance(certified, PublicKey) or public_key_bytes(certified) != public_key_bytes(key.public_key()):
+        raise AuthorityError(f"{path}: the key does not belong to {path.with_suffix('.crt').name}; put the pair there")
+    return key
+
+
+def write_signers(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Writes certificates and keys into a directory of mode 0700, every file 0600; raises AuthorityError.
+
+    Nothing is written when one of the files stands there, or a root's key, or when the directory is in use for
+    something else that others may read.
+    """
+    try:
+        _make_private(directory)
+        present = [name for name in (*files, ROOT_KEY) if (directory / name).exists()]
+        if present:
+            raise AuthorityError(
+                f"{directory}: {present[0]} stands there already; choose another directory, "
+                "or remove the authority if nothing that it issued is in use"
+            )
+        for name, content in files.items():
+            write_private_file(directory / name, content)
+    except OSError as error:
+        raise AuthorityError(f"{error.filename or directory}: it cannot be written ({error.strerror})") from None
 
 
 def _make_private(directory: Path) -> None:
@@ -285,29 +332,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise AuthorityError(f"{path}: it is missing; make an authority with `remora certs init`") from None
+        raise AuthorityError(
+            f"{path}: it is missing; name the directory that holds it, or make an authority with `remora certs init`"
+        ) from None
     except OSError as error:
         raise AuthorityError(f"{path}: it cannot be read ({error.strerror}); check its owner and mode") from None
-
-
-def _read_certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(_read(path))
-    except AuthorityError:
-        raise
-    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
-        raise AuthorityError(f"{path}: it holds no readable certificate; copy the whole PEM file again") from None
-
-
-def _read_fitting_key(path: Path, certificate: x509.Certificate) -> PrivateKey:
-    try:
-        key = read_key(_read(path))
-    except KeyFileError as error:
-        raise AuthorityError(f"{path}: {error}") from None
-    try:
-        certified = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        certified = None
-    if not isinstance(certified, PublicKey) or public_key_bytes(certified) != public_key_bytes(key.public_key()):
-        raise AuthorityError(f"{path}: the key does not belong to {path.with_suffix('.crt').name}; put the pair there")
-    return key

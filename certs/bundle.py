@@ -21,12 +21,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -34,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certs.spiffe import SpiffeIdError, TrustDomain, parse_trust_domain
+from certs.strict_json import parse_json
 
 BUNDLE_DIRECTORY = "bundles"
 """Where the bundles of other trust domains stand, beside tls.crt, tls.key and ca.crt."""
@@ -325,29 +324,11 @@ def _write_json(document: dict[str, object]) -> bytes:
 def _read_json(data: bytes, source: str) -> object:
     _require_bounded(data, source)
     try:
-        document: object = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise BundleError([f"{source}: it is nested too deeply to be a bundle"]) from None
+        return parse_json(data)
     except ValueError as error:
         raise BundleError([f"{source}: it is no JSON ({error}); write it again"]) from None
-    return document
 
 
 def _require_bounded(data: bytes, source: str) -> None:
     if len(data) > MAX_BUNDLE_BYTES:
         raise BundleError([f"{source}: it is larger than {MAX_BUNDLE_BYTES} bytes; keep the roots that are in use"])
-
-
-def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        # Two readers may pick different ones: a bundle that means two things is no bundle.
-        raise ValueError(f"the member {repeated!r} stands there twice")
-    return members
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")

@@ -18,14 +18,26 @@ from typing import TextIO
 
 from cryptography import x509
 
-from certs.authority import INTERMEDIATE_KEY, LEAF_LIFETIME, ROOT_CERTIFICATE, ROOT_KEY, Authority
+from certs.authority import (
+    INTERMEDIATE_CERTIFICATE,
+    INTERMEDIATE_KEY,
+    INTERMEDIATE_LIFETIME,
+    LEAF_LIFETIME,
+    ROOT_CERTIFICATE,
+    ROOT_KEY,
+    ROOT_LIFETIME,
+    Authority,
+)
 from certs.bundle import BUNDLE_DIRECTORY, BundleError, TrustBundle, parse_bundle, parse_pem
 from certs.files import key_file_warnings, publish, replace_file
+from certs.offline import INTERMEDIATE_REQUEST, OfflineRoot, make_request
 from certs.report import describe, duration, printable, report_chain
+from certs.requests import read_csr
 from certs.spiffe import SpiffeId, SpiffeIdError, TrustDomain, parse_trust_domain
 from certs.store import CERTIFICATE_FILE, KEY_FILE, ROOTS_FILE, read_chain
 from certs.svid import SvidError, spiffe_id_of
 
+_CONSTRAIN = "bind the intermediate to the trust domain by a critical name constraint (some libraries refuse that)"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_INPUT_BYTES = 16 * 1024 * 1024
 
@@ -62,12 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="make an authority: a root and an intermediate")
     init.add_argument("--directory", type=Path, required=True, help="where to put it (made with mode 0700)")
     init.add_argument("--trust-domain", required=True, help="for whose names it vouches, such as cluster.local")
-    init.add_argument(
-        "--constrain-names",
-        action="store_true",
-        help="bind the intermediate to the trust domain by a critical name constraint (some libraries refuse that)",
-    )
+    init.add_argument("--constrain-names", action="store_true", help=_CONSTRAIN)
     init.set_defaults(run=_init)
+    _add_offline(commands)
 
     issue = commands.add_parser("issue", help="issue the identity of a ServiceAccount")
     issue.add_argument("--authority", type=Path, required=True, help="the directory that `init` made")
@@ -107,6 +116,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_offline(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    root = commands.add_parser("root", help="make a root that is kept away from its authority")
+    root.add_argument("--trust-domain", required=True, help="for whose names it vouches, such as cluster.local")
+    root.add_argument("--lifetime", default=None, help="such as 3650d (default 3650d)")
+    root.set_defaults(run=_root)
+
+    request = commands.add_parser("request", help="make the key of an intermediate where it is used, and its request")
+    request.set_defaults(run=_request)
+
+    intermediate = commands.add_parser("intermediate", help="make an intermediate with a root that is kept away")
+    intermediate.add_argument("--root", type=Path, required=True, help="the directory of root.crt and root.key")
+    intermediate.add_argument("--trust-domain", help="for whose names it vouches, if the root does not say")
+    intermediate.add_argument("--request", type=Path, metavar="FILE", help="the key's request (default: a new key)")
+    intermediate.add_argument("--lifetime", default=None, help="such as 90d (default 365d)")
+    intermediate.add_argument("--constrain-names", action="store_true", help=_CONSTRAIN)
+    intermediate.set_defaults(run=_intermediate)
+
+    for command in (root, request, intermediate):
+        command.add_argument("--out", type=Path, required=True, help="a new directory (made with mode 0700)")
+
+
 def _init(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.directory
     trust_domain = parse_trust_domain(os.fsencode(arguments.trust_domain))
@@ -117,6 +147,56 @@ def _init(arguments: argparse.Namespace) -> int:
     _say(f"  intermediate  until {authority.intermediate.not_valid_after_utc:%Y-%m-%d}; it signs the workloads")
     _say(f"  the root's key, {directory / ROOT_KEY}, is not needed to issue: move it to a safe place")
     _say(f"next: remora certs issue --authority {directory} --namespace demo --service-account orders --out DIR")
+    return 0
+
+
+def _root(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    lifetime = ROOT_LIFETIME if arguments.lifetime is None else _lifetime(arguments.lifetime)
+    root = OfflineRoot.create(parse_trust_domain(os.fsencode(arguments.trust_domain)), _now(), lifetime)
+    root.save(out)
+    _say(f"made a root of {root.trust_domain} in {out}, until {root.certificate.not_valid_after_utc:%Y-%m-%d}")
+    _say(f"  its key, {out / ROOT_KEY}, is not sealed: keep it on a machine that serves nobody")
+    _say(f"next: remora certs intermediate --root {out} --out DIR")
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    make_request(out)
+    _say(f"made a key in {out}; it stays here")
+    _say(f"  carry {out / INTERMEDIATE_REQUEST} to where the root is kept, and there:")
+    _say(f"  remora certs intermediate --root ROOT --request {INTERMEDIATE_REQUEST} --out SIGNED")
+    _say(f"  carry {ROOT_CERTIFICATE} and {INTERMEDIATE_CERTIFICATE} of SIGNED back into {out}")
+    _say(f"next: remora authority rotate import --directory AUTHORITY --from {out}")
+    return 0
+
+
+def _intermediate(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    for warning in key_file_warnings(arguments.root, ROOT_KEY):
+        _complain(f"warning: {warning}")
+    root = OfflineRoot.load(arguments.root, _trust_domain_argument(arguments))
+    now = _now()
+    lifetime = INTERMEDIATE_LIFETIME if arguments.lifetime is None else _lifetime(arguments.lifetime)
+    if arguments.request is None:
+        authority = root.sign(now, lifetime, constrain_names=arguments.constrain_names)
+        authority.save(out)
+        made = authority.intermediate
+        told = f"carry {out} to the authority, over a way that nobody reads: it holds a key"
+    else:
+        path: Path = arguments.request
+        try:
+            public_key = read_csr(_read(path).decode("ascii", "replace"))
+        except ValueError as error:
+            raise CommandError(_located(path, error)) from None
+        made = root.sign_request(public_key, out, now, lifetime, constrain_names=arguments.constrain_names)
+        told = f"carry {out} to the authority, and put its files beside {INTERMEDIATE_KEY}; it holds no key"
+    _say(f"made an intermediate of {root.trust_domain} in {out}, until {made.not_valid_after_utc:%Y-%m-%d}")
+    if made.not_valid_after_utc < now + lifetime - datetime.timedelta(seconds=1):
+        _say("  that is when its root ends")
+    _say(f"  {told}")
+    _say("next: remora authority rotate import --directory AUTHORITY --from DIR")
     return 0
 
 

@@ -102,6 +102,22 @@ def read_files(directory: Path) -> Mapping[str, bytes]:
         ) from None
 
 
+def read_file(path: Path) -> bytes:
+    """Reads one file in one open, read and close, so that what it gives is of one moment.
+
+    Raises StoreError when it is not there, not a plain file, larger than MAX_FILE_BYTES, or cannot be read.
+
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     write_private_file(Path(directory, "a"), b"one")
+    ...     read_file(Path(directory, "a"))
+    b'one'
+    """
+    try:
+        return _read_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: it cannot be read ({error.strerror}); check mount, owner and mode") from None
+
+
 def digest(files: Mapping[str, bytes]) -> str:
     """Names a set of files by its content: SHA-256 in hexadecimal, whatever their order.
 

@@ -99,7 +99,10 @@ def read_key(pem: bytes) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except TypeError:
-        raise KeyFileError("the key is encrypted; write it without a passphrase, readable by its owner alone") from None
+        raise KeyFileError(
+            "the key is encrypted; write it without a passphrase, readable by its owner alone "
+            "(`openssl pkey -in FILE -out PLAIN` does)"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         # `from None`: the cause may quote the input.
         raise KeyFileError("it holds no readable private key; write one as PKCS#8 PEM") from None

@@ -28,6 +28,10 @@ BACK_DATE = datetime.timedelta(seconds=60)
 """How far NotBefore lies in the past. Less, and clocks that differ by seconds refuse a fresh certificate; more helps
 nobody, since a clock that is minutes off breaks other things first."""
 
+SIGNER_BACK_DATE = datetime.timedelta(hours=1)
+"""The same for what signs others. One that was made by a clock that was ahead has to be worth something when that clock
+is set right: until then nobody would get a certificate. Its end is what bounds it, and that does not move."""
+
 _MAX_COMMON_NAME = 64  # RFC 5280 appendix A.1; a trust domain may have 255
 
 
@@ -51,7 +55,7 @@ def sign_leaf(
     lifetime: datetime.timedelta,
 ) -> x509.Certificate:
     """Signs the certificate of a workload. Its end is `lifetime` from now, or the issuer's if that comes first."""
-    not_before, not_after = _validity(now, lifetime, issuer)
+    not_before, not_after = _validity(now, lifetime, issuer, BACK_DATE)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
@@ -83,7 +87,7 @@ def sign_signer(
             x509.NameAttribute(NameOID.COMMON_NAME, f"{shape.name} of {shape.trust_domain}"[:_MAX_COMMON_NAME]),
         ]
     )
-    not_before, not_after = _validity(now, shape.lifetime, issuer)
+    not_before, not_after = _validity(now, shape.lifetime, issuer, SIGNER_BACK_DATE)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -147,10 +151,13 @@ def _key_id(issuer: x509.Certificate) -> x509.SubjectKeyIdentifier:
 
 
 def _validity(
-    now: datetime.datetime, lifetime: datetime.timedelta, issuer: x509.Certificate | None
+    now: datetime.datetime,
+    lifetime: datetime.timedelta,
+    issuer: x509.Certificate | None,
+    back_date: datetime.timedelta,
 ) -> tuple[datetime.datetime, datetime.datetime]:
     now = now.replace(microsecond=0)  # a certificate counts whole seconds
-    not_before, not_after = now - BACK_DATE, now + lifetime
+    not_before, not_after = now - back_date, now + lifetime
     if issuer is None:
         return not_before, not_after
     return max(not_before, issuer.not_valid_before_utc), min(not_after, issuer.not_valid_after_utc)

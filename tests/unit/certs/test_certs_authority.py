@@ -232,6 +232,11 @@ def _leaf_for_intermediate(directory: Path) -> None:
     (directory / "intermediate.key").write_bytes(svid.key_pem())
 
 
+def _chain_for_intermediate(directory: Path) -> None:
+    file = directory / "intermediate.crt"
+    file.write_bytes(file.read_bytes() + (directory / "root.crt").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -241,6 +246,7 @@ def _leaf_for_intermediate(directory: Path) -> None:
         (lambda directory: (directory / "intermediate.key").write_bytes(b"no"), "no PEM"),
         (_other_key, "does not belong to intermediate.crt"),
         (_other_root, "root.crt did not sign it"),
+        (_chain_for_intermediate, "it holds 2 certificates; keep one"),
         (_leaf_for_intermediate, "signing_certificate_invalid"),
     ],
 )

@@ -189,7 +189,7 @@ def test_an_empty_bundle_is_shown_as_what_it_is(tmp_path: Path, capsys: pytest.C
         (lambda d: ["init", "--directory", d / "new", "--trust-domain", "spiffe://td"], "write the trust domain alone"),
         (lambda d: ["init", "--directory", d / "garbage", "--trust-domain", "td"], "cannot be written"),
         (lambda d: _issue(d, lifetime="soon"), "such as 24h"),
-        (lambda d: _issue(d, lifetime="0h"), "shorter than a minute"),
+        (lambda d: _issue(d, lifetime="0h"), "shorter than 10 seconds"),
         (lambda d: _issue(d, lifetime="999999999d"), ""),
         (lambda d: _issue(d, namespace="a/b"), "namespace"),
         (lambda d: _issue(d, namespace="\udcff\x1b[2J"), "namespace"),
