@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "proxy": Command("proxy.cli", "run a sidecar, check its configuration"),
     "policy": Command("proxy.policy_commands.cli", "ask the policies: explain, lint, test, diff"),
     "status": Command("proxy.status", "show what a running sidecar does"),
+    "authority": Command("proxy.authority.cli", "give a cluster its identities: serve, rotate, revoke"),
     "certs": Command("certs.cli", "make identities with a small authority, look into certificates"),
     "bench": Command("benchmarks.cli", "measure what a hop costs beside other proxies"),
 }

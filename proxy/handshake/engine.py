@@ -15,7 +15,8 @@ more than its cryptography: at 32 connections the calls of this file are made 40
 Facts true in each state:
 
     HANDSHAKE  `peer` raises; the verdict is in the context's weak map, where the verify callback finds it.
-    OPEN       `peer` is the identity that the callback took from the verified chain of *this* handshake.
+    OPEN       `peer` is the identity that the callback took from the verified chain of *this* handshake; where the
+               generation admits anonymous clients, `maybe_peer` is None for one that showed no certificate.
     BROKEN     the exception said why; OpenSSL has sent an alert if the fault was the peer's.
     FREE       every call but `release` raises TypeError (OpenSSL never sees a freed pointer).
 
@@ -65,8 +66,8 @@ from proxy.handshake.binding import (
     ffi,
     lib,
 )
-from proxy.handshake.contexts import SERVER_PREFERENCE, TlsGeneration
-from proxy.handshake.verification import Verdict, address_of
+from proxy.handshake.contexts import Material
+from proxy.handshake.verification import Verdict, address_of, der_of
 from proxy.interfaces import Want
 from proxy.types import Generation, PeerIdentity, Protocol
 
@@ -90,7 +91,6 @@ class Session:
         "_handle",
         "_peer",
         "_places",
-        "_protocol",
         "_read_record",
         "_server_side",
         "_ssl",
@@ -109,7 +109,7 @@ class Session:
 
     def __init__(
         self,
-        material: TlsGeneration,
+        material: Material,
         sock: Any,
         *,
         server_side: bool,
@@ -134,7 +134,6 @@ class Session:
         self._read_record = calls.read
         self._write_record = calls.write
         self._server_side = server_side
-        self._protocol = protocol
         self._peer: PeerIdentity | None = None
         self._verdict: Verdict | None = Verdict(expected)
         # A weak map: the entry goes with the verdict, when the handshake ends or this object does.
@@ -158,6 +157,21 @@ class Session:
         if self._peer is None:
             raise RuntimeError("nobody knows the peer before the handshake is done")
         return self._peer
+
+    @property
+    def maybe_peer(self) -> PeerIdentity | None:
+        """Who the peer is; None before the handshake is done, and for a client without a certificate."""
+        return self._peer
+
+    def peer_certificate(self) -> bytes | None:
+        """Gives the leaf that the peer showed, as DER; None for a client without one. Call it before `release`."""
+        certificate = lib.SSL_get_peer_certificate(self._ssl)
+        if certificate == ffi.NULL:
+            return None
+        try:
+            return der_of(certificate)
+        finally:
+            lib.X509_free(certificate)
 
     # --- handshake ---
 
@@ -186,7 +200,8 @@ class Session:
             raise TypeError("the session was released")
         resumed = lib.SSL_session_reused(self._ssl) != 0
         verified = lib.SSL_get_verify_result(self._ssl) == 0 and verdict.rejection is None
-        if verdict.identity is None or resumed or not verified:
+        known = verdict.identity is not None or self._is_anonymous(verdict)
+        if not known or resumed or not verified:
             raise HandshakeError("a handshake ended without a verdict on the peer; refused", Reason.INTERNAL_ERROR)
         self._peer = verdict.identity
         self.wants = Want.READ
@@ -199,6 +214,11 @@ class Session:
             # The direct calls need the SSL object alone; without pyOpenSSL's around it an idle one is 0.7 KiB smaller.
             self._connection = None
 
+    def _is_anonymous(self, verdict: Verdict) -> bool:
+        """Tells whether a client came without a certificate where that is admitted; nothing about it was verified."""
+        admitted = self._server_side and self.material.admits_anonymous and verdict.rejection is None
+        return admitted and self.peer_certificate() is None
+
     def _handshake_failure(self, error: int) -> HandshakeError:
         verdict, number, entries = self._take_verdict(), int(ffi.errno), drain_error_queue()
         rejection = verdict.rejection
@@ -209,7 +229,7 @@ class Session:
         failure = faults.failed_handshake(entries)
         if failure.reason is Reason.ALPN_UNKNOWN and verdict.offered is not None:
             offered = ", ".join(repr(name)[2:-1] for name in verdict.offered[:8])
-            served = ", ".join(name.decode("ascii") for name in SERVER_PREFERENCE[self._protocol])
+            served = ", ".join(name.decode("ascii") for name in verdict.served)
             return HandshakeError(
                 f"the peer offers only ALPN names that are not served here ({offered}); this port serves {served}; "
                 "compare `protocol` of the port with what the caller speaks",

@@ -60,6 +60,7 @@ _VERIFY_ERROR_OF_ALERT: Final[Mapping[str, int]] = {
     "unsupported_certificate": 26,  # X509_V_ERR_INVALID_PURPOSE
     "unknown_ca": 20,  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
     "certificate_expired": 10,  # X509_V_ERR_CERT_HAS_EXPIRED
+    "certificate_revoked": 23,  # X509_V_ERR_CERT_REVOKED
 }
 _VERIFY_ERROR_INTERNAL: Final = 1
 """X509_V_ERR_UNSPECIFIED: the peer is told internal_error, for it is our fault and not its certificate's."""

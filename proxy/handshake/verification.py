@@ -47,15 +47,19 @@ _ACCEPT: Final = 1
 
 
 class Verdict:
-    """What the callbacks found out about one connection. `offered` are the peer's ALPN names, None if it has none."""
+    """What the callbacks found out about one connection.
 
-    __slots__ = ("__weakref__", "expected", "identity", "offered", "rejection")
+    `offered` are the peer's ALPN names, None if it has none, and `served` those that they were compared with.
+    """
+
+    __slots__ = ("__weakref__", "expected", "identity", "offered", "rejection", "served")
 
     def __init__(self, expected: frozenset[SpiffeId] | None) -> None:
         self.expected = expected
         self.identity: PeerIdentity | None = None
         self.rejection: Rejection | None = None
         self.offered: tuple[bytes, ...] | None = None
+        self.served: Sequence[bytes] = ()
 
 
 Verdicts = WeakValueDictionary[int, Verdict]
@@ -126,7 +130,7 @@ def alpn_callback(preference: Sequence[bytes], verdicts: Verdicts) -> Any:
             wanted = _names_in(ffi.buffer(offered, offered_length)[:])
             verdict = verdicts.get(address_of(ssl))
             if verdict is not None:
-                verdict.offered = wanted
+                verdict.offered, verdict.served = wanted, preference
             for name, pointer, length in names:
                 if name in wanted:
                     out[0] = pointer
@@ -158,14 +162,15 @@ def _chain_of(store: Any) -> tuple[bytes, ...]:
     # get1 made a reference to each certificate for us: all are given back, whatever happens on the way.
     pointers = [lib.sk_X509_value(stack, place) for place in range(lib.sk_X509_num(stack))]
     try:
-        return tuple([_der_of(pointer) for pointer in pointers])
+        return tuple([der_of(pointer) for pointer in pointers])
     finally:
         for pointer in pointers:
             lib.X509_free(pointer)
         lib.sk_X509_free(stack)
 
 
-def _der_of(certificate: Any) -> bytes:
+def der_of(certificate: Any) -> bytes:
+    """Writes an X509 of OpenSSL's as DER. Raises ValueError and MemoryError."""
     bio = lib.BIO_new(lib.BIO_s_mem())
     if bio == ffi.NULL:
         raise MemoryError("OpenSSL has no memory for a BIO")

@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from proxy.errors import ProtocolError
-from proxy.interfaces import Clock
+from proxy.interfaces import ByteEnd, Clock
 from proxy.protocol.headers import local_response
 from proxy.protocol.http1 import ServerCodec
 from proxy.protocol.path import PathNormalization
@@ -30,7 +30,7 @@ from proxy.runtime.wire import LoopWire, PlainEnd
 MAX_BODY: Final = 4096
 """Bytes of a request's body: what is posted here is a word or nothing."""
 
-_CONNECTIONS: Final = 64
+CONNECTIONS: Final = 64
 """A scraper and a kubelet need two; more than this is somebody's mistake and must not cost the data path."""
 _IDLE: Final = 30.0
 _PARAMETERS: Final = 16
@@ -44,20 +44,27 @@ _log = logging.getLogger("remora.pages")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """What was asked: header names are lower case, `query` and `body` as sent; a HEAD comes as a GET."""
+    """What was asked: header names are lower case, `query` and `body` as sent; a HEAD comes as a GET.
+
+    Header lines of one name are joined by commas.
+
+    `origin` is what the one who admitted the connection knows of it, None if nothing.
+    """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    origin: object = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """An answer: `body` is text in UTF-8 bytes, `content_type` its media type, `headers` further ones.
 
-    A long one has `parts` instead, which are made one by one as the caller takes them, with traffic in between.
+    A long one has `parts` instead, which are made one by one as the caller takes them, with traffic in between. With
+    status 304 the body is what 200 would have brought, and stays here (RFC 9110 section 8.6).
     """
 
     status: int = 200
@@ -76,10 +83,11 @@ PageMaker = Callable[[PageRequest], "Page | asyncio.Future[Page]"]
 class PageServer:
     """Answers GET by `pages` and POST by `actions`: path -> function that makes the answer.
 
-    `guard` sees every request first; a page that it gives is the answer.
+    `guard` sees every request first; a page that it gives is the answer. `oversize` answers a request whose body is
+    larger than `max_body`; it comes without the body, and the connection ends.
     """
 
-    __slots__ = ("_actions", "_clock", "_connections", "_guard", "_loop", "_pages")
+    __slots__ = ("_actions", "_clock", "_connections", "_guard", "_loop", "_most", "_oversize", "_pages", "max_body")
 
     def __init__(
         self,
@@ -89,24 +97,47 @@ class PageServer:
         *,
         actions: Mapping[str, PageMaker] | None = None,
         guard: Callable[[PageRequest], Page | None] | None = None,
+        oversize: Callable[[PageRequest], Page] | None = None,
+        max_body: int = MAX_BODY,
+        connections: int = CONNECTIONS,
     ) -> None:
         self._loop = loop
         self._clock = clock
         self._pages = pages
         self._actions = actions or {}
         self._guard = guard
+        self._oversize = oversize
+        self.max_body = max_body
+        self._most = connections
         self._connections: set[_PageConnection] = set()
 
-    def admit(self, sock: socket.socket) -> None:
-        """Serve a connection, or close it when there are too many."""
-        if len(self._connections) >= _CONNECTIONS:
+    @property
+    def is_full(self) -> bool:
+        """Whether the next connection would be one too many."""
+        return len(self._connections) >= self._most
+
+    @property
+    def most(self) -> int:
+        """How many connections may be open."""
+        return self._most
+
+    @property
+    def origins(self) -> Iterator[object]:
+        """What is known of each open connection, as it was admitted."""
+        return (connection.origin for connection in self._connections)
+
+    def admit(self, sock: socket.socket, end: ByteEnd | None = None, origin: object = None) -> None:
+        """Serve a connection, or close it when there are too many; `end` is TLS on the socket, None for none."""
+        if self.is_full:
+            if end is not None:
+                end.release()
             sock.close()
             return
-        connection = _PageConnection(
-            self._loop, self, LoopWire(self._loop, self._clock, sock, PlainEnd(sock)), self._clock
-        )
+        wire = LoopWire(self._loop, self._clock, sock, PlainEnd(sock) if end is None else end)
+        connection = _PageConnection(self._loop, self, wire, self._clock, origin)
         self._connections.add(connection)
         connection.start()
+        wire.read_now()  # behind the last flight of a handshake data may stand already
 
     def forget(self, connection: _PageConnection) -> None:
         """Drop a connection that has ended."""
@@ -117,14 +148,26 @@ class PageServer:
         for connection in list(self._connections):
             connection.close()
 
-    def answer(self, head: RequestHead, body: bytes) -> Page | asyncio.Future[Page]:
+    def refuse_body(self, head: RequestHead, origin: object) -> Page:
+        """Make the answer to a request whose body is too large."""
+        if self._oversize is not None:
+            try:
+                return self._oversize(_request(head, head.path.decode("latin-1"), b"", origin))
+            except ValueError:
+                return Page(status=400, body=b"the query has too many parts\n")
+            except Exception:
+                _log.exception("a request that is too large could not be answered")
+                return _BROKEN
+        return Page(status=413, body=b"a body is %d bytes at most here\n" % self.max_body)
+
+    def answer(self, head: RequestHead, body: bytes, origin: object = None) -> Page | asyncio.Future[Page]:
         """Make the page for a request, or begin to."""
         path = head.path.decode("latin-1")
         post = head.method == b"POST"
         if not post and head.method not in (b"GET", b"HEAD"):
             return Page(status=405, body=b"only GET and POST are served here\n")
         try:
-            request = _request(head, path, body)
+            request = _request(head, path, body, origin)
         except ValueError:
             return Page(status=400, body=b"the query has too many parts\n")
         try:
@@ -146,15 +189,20 @@ class PageServer:
         return Page(status=404, body=f"no such page; there are {known}\n".encode())
 
 
-def _request(head: RequestHead, path: str, body: bytes) -> PageRequest:
+def _request(head: RequestHead, path: str, body: bytes, origin: object) -> PageRequest:
     query = parse_qsl(head.query[1:].decode("latin-1"), keep_blank_values=True, max_num_fields=_PARAMETERS)
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value, _, _ in head.fields}
+    headers: dict[str, str] = {}
+    for field_name, field_value, _, _ in head.fields:
+        name, value = field_name.decode("latin-1"), field_value.decode("latin-1")
+        # RFC 9110 section 5.3. Of lines of one name none may hide the others: policies look at them.
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return PageRequest(
         method="POST" if head.method == b"POST" else "GET",
         path=path,
         query=dict(query),
         headers=headers | {"host": head.authority.decode("latin-1")},
         body=body,
+        origin=origin,
     )
 
 
@@ -174,11 +222,15 @@ class _PageConnection:
         "_server",
         "_wire",
         "deadline",
+        "origin",
         "slot",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: PageServer, wire: LoopWire, clock: Clock) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, server: PageServer, wire: LoopWire, clock: Clock, origin: object
+    ) -> None:
         self._loop = loop
+        self.origin = origin
         self._parts: Iterator[bytes] | None = None
         self._next: asyncio.Handle | None = None
         self._making: asyncio.Future[Page] | None = None
@@ -199,7 +251,7 @@ class _PageConnection:
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        self._clock.arm(self, _IDLE)
+        # The deadline does not move with each piece of data: a head, and a body, have to be whole in time.
         self._codec.receive(data)
         self._pump()
 
@@ -208,16 +260,21 @@ class _PageConnection:
         try:
             while (event := codec.next_event()) is not None:
                 if isinstance(event, RequestHead):
+                    self._clock.arm(self, _IDLE)
                     self._head = event
                     self._body = b""
+                    if event.content_length > self._server.max_body:
+                        self._say(self._server.refuse_body(event, self.origin))
+                        return
                 elif isinstance(event, Data):
                     self._body += event.data
-                    if len(self._body) > MAX_BODY:
-                        self._say(413, b"a body is 4096 bytes at most here\n")
+                    if len(self._body) > self._server.max_body and self._head is not None:
+                        self._say(self._server.refuse_body(self._head, self.origin))
                         return
                 elif isinstance(event, End) and self._head is not None:
-                    page = self._server.answer(self._head, self._body)
+                    page = self._server.answer(self._head, self._body, self.origin)
                     if isinstance(page, asyncio.Future):
+                        self._clock.arm(self, _IDLE)
                         self._wire.pause()
                         self._making = page
                         page.add_done_callback(self._made)
@@ -225,13 +282,14 @@ class _PageConnection:
                     if not self._give(self._head, page):
                         return
         except ProtocolError as fault:
-            self._say(fault.reason.consequence.status or 400, f"{fault}\n".encode())
+            self._say(Page(status=fault.reason.consequence.status or 400, body=f"{fault}\n".encode()))
 
     def _give(self, head: RequestHead, page: Page) -> bool:
         """Write a page; say whether the next request can be read at once."""
         if page.parts is not None and head.method != b"HEAD" and head.version != b"1.0":
             self._begin(page, page.parts, close=not head.keep_alive)
             return False
+        self._clock.arm(self, _IDLE)
         self._wire.write(_written(page, close=not head.keep_alive, head_request=head.method == b"HEAD"))
         if not head.keep_alive or self._wire.congested:
             self._end()
@@ -291,8 +349,8 @@ class _PageConnection:
         if not wire.congested and not wire.closed:
             self._next = self._loop.call_soon(self._go_on)
 
-    def _say(self, status: int, body: bytes) -> None:
-        self._wire.write(_written(Page(status=status, body=body), close=True, head_request=False))
+    def _say(self, page: Page) -> None:
+        self._wire.write(_written(page, close=True, head_request=False))
         self._end()
 
     def _end(self) -> None:
@@ -334,7 +392,7 @@ def _written(page: Page, *, close: bool, head_request: bool) -> bytes:
         content_type=page.content_type.encode(),
         extra=_extra(page),
         close=close,
-        head_request=head_request,
+        head_request=head_request or page.status == 304,
     )
 
 

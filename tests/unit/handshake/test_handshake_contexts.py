@@ -7,10 +7,11 @@ import functools
 import pytest
 from OpenSSL import SSL
 
+from certs.keys import generate_key
 from certs.store import IdentitySet, judge_set
 from certs.testing import MemoryAuthority, set_files
 from proxy.handshake.binding import DirectCalls, QueueEntry, drain_error_queue, lib
-from proxy.handshake.contexts import CLIENT_OFFER, SERVER_PREFERENCE, TlsGeneration
+from proxy.handshake.contexts import CLIENT_OFFER, SERVER_PREFERENCE, CallingMaterial, PublicMaterial, TlsGeneration
 from proxy.handshake.verification import _names_in
 from proxy.identity.verify import Trust
 from proxy.types import Generation, Protocol
@@ -32,10 +33,36 @@ def contexts(made: TlsGeneration) -> list[SSL.Context]:
     return [end(protocol).ssl for end in (made.server_context, made.client_context) for protocol in Protocol]
 
 
+def public() -> PublicMaterial:
+    identity_set, _ = material()
+    return PublicMaterial(identity_set.chain, identity_set.key, Generation(1))
+
+
 @pytest.mark.parametrize("allow_tls12", [False, True])
-def test_every_context_requires_a_verified_peer_and_resumes_nothing(allow_tls12: bool) -> None:
+def test_every_context_requires_a_verified_peer(allow_tls12: bool) -> None:
     for context in contexts(generation(allow_tls12=allow_tls12)):
         assert context.get_verify_mode() == SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+
+
+def test_a_public_server_asks_nobody_for_a_certificate_and_dials_nobody() -> None:
+    assert public().server_context(Protocol.HTTP).ssl.get_verify_mode() == SSL.VERIFY_NONE
+    with pytest.raises(TypeError, match="nobody is dialled"):
+        public().client_context(Protocol.HTTP)
+    with pytest.raises(TypeError, match="nobody is accepted"):
+        CallingMaterial(*material()).server_context(Protocol.HTTP)
+
+
+def test_a_public_server_is_not_made_with_the_key_of_another() -> None:
+    identity_set, _ = material()
+    with pytest.raises(SSL.Error):
+        PublicMaterial(identity_set.chain, generate_key(), Generation(1))
+    drain_error_queue()
+
+
+@pytest.mark.parametrize("allow_tls12", [False, True])
+def test_every_context_resumes_nothing(allow_tls12: bool) -> None:
+    made = contexts(generation(allow_tls12=allow_tls12))
+    for context in (*made, public().server_context(Protocol.HTTP).ssl):
         assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
         options = lib.SSL_CTX_get_options(context._context)
         for needed in (SSL.OP_NO_TICKET, SSL.OP_NO_COMPRESSION, lib.SSL_OP_NO_RENEGOTIATION):
