@@ -19,7 +19,15 @@ from typing import Final
 from proxy.app import StartError, run
 from proxy.config import Config, load_config
 from proxy.errors import ConfigError, Fault
-from proxy.material import compile_policy, judge_identity, read_identity, read_policy
+from proxy.material import (
+    compile_policy,
+    identity_of,
+    is_file,
+    judge_identity,
+    name_of_source,
+    read_identity,
+    read_policy,
+)
 from proxy.types import Generation
 
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
@@ -76,15 +84,8 @@ def _report(faults: Sequence[Fault]) -> int:
 
 
 def _check(config: Config) -> int:
-    """Judge what the file points at; warnings are shown and change nothing."""
-    faults: list[Fault] = []
-    try:
-        tls = judge_identity(config, read_identity(config), Generation(1), time.time())
-    except ConfigError as failure:
-        faults += failure.faults
-    else:
-        left = (tls.identity_set.not_after - time.time()) / 3600
-        sys.stdout.write(f"identity  {tls.identity_set.spiffe_id}, valid for {left:.1f} h\n")
+    """Judge what the file points at; warnings are shown and change nothing. Nobody is asked for anything."""
+    faults = _check_identity(config)
     try:
         policy = compile_policy(config, read_policy(config), Generation(1))
     except ConfigError as failure:
@@ -104,6 +105,31 @@ def _check(config: Config) -> int:
     return 0
 
 
+def _check_identity(config: Config) -> list[Fault]:
+    """Judge identity and bundles where they are files, and look at what else is pointed at; give what is wrong."""
+    from proxy.enrolment.inspection import inspect_federation, inspect_source  # a running sidecar needs none of it
+
+    faults: list[Fault] = []
+    if is_file(config):
+        try:
+            tls = judge_identity(config, read_identity(config), Generation(1), time.time())
+        except ConfigError as failure:
+            faults += failure.faults
+        else:
+            left = (tls.identity_set.not_after - time.time()) / 3600
+            sys.stdout.write(f"identity  {tls.identity_set.spiffe_id}, valid for {left:.1f} h\n")
+    else:
+        sys.stdout.write(f"identity  {identity_of(config)}, asked of {name_of_source(config)} by a running sidecar\n")
+        found, warnings = inspect_source(config, time.time())
+        faults += found
+        for warning in warnings:
+            sys.stderr.write(f"warning: {warning}\n")
+    if config.federation:
+        faults += inspect_federation(config, time.time())
+        sys.stdout.write(f"federation {len(config.federation)} trust domains\n")
+    return faults
+
+
 def _run(config: Config, file: str, data: bytes, level: str) -> int:
     _log_to_stderr(level, _FORMAT)
     try:
@@ -117,6 +143,8 @@ def _run(config: Config, file: str, data: bytes, level: str) -> int:
     except StartError as failure:
         sys.stderr.write(f"remora: {failure}\n")
         return 1
+    except ConfigError as failure:  # it asks for what is not installed
+        return _report(failure.faults)
     return 0
 
 

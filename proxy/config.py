@@ -10,6 +10,7 @@ from typing import Final, get_args
 
 from certs.spiffe import SpiffeId, SpiffeIdError, TrustDomain, parse_trust_domain
 from proxy.config_checker import ConfigChecker
+from proxy.config_identity import federation, identity
 from proxy.config_text import TextError, Use, parse_address, parse_host, parse_listen, parse_name
 from proxy.config_values import (
     Address,
@@ -74,6 +75,8 @@ _SECTIONS: Final = (
     "trust_domain",
     "trust_domain_aliases",
     "identity",
+    "federation",
+    "federation_cache",
     "inbound",
     "outbound",
     "policy",
@@ -122,7 +125,7 @@ def _config(checker: ConfigChecker, root: Node) -> Config:
         workload=_workload(checker, fields.get("workload"), trust_domain),
         trust_domain=trust_domain,
         trust_domain_aliases=_aliases(checker, fields.get("trust_domain_aliases"), trust_domain),
-        identity=_identity(checker, fields.get("identity")),
+        identity=identity(checker, fields.get("identity"), trust_domain),
         inbound=_inbound(checker, fields.get("inbound")),
         outbound=_outbound(checker, fields.get("outbound"), limits),
         policy=_policy(checker, fields.get("policy")),
@@ -131,6 +134,8 @@ def _config(checker: ConfigChecker, root: Node) -> Config:
         telemetry=_telemetry(checker, fields.get("telemetry")),
         limits=limits,
         runtime=_runtime(checker, fields.get("runtime")),
+        federation=federation(checker, fields.get("federation"), trust_domain),
+        federation_cache=checker.string(fields.get("federation_cache"), "federation_cache"),
     )
 
 
@@ -165,14 +170,6 @@ def _aliases(checker: ConfigChecker, node: Node | None, trust_domain: TrustDomai
             checker.fault(item, f"`{where}`: {alias} is named already", "remove it")
         aliases.append(alias)
     return tuple(aliases)
-
-
-def _identity(checker: ConfigChecker, node: Node | None) -> IdentityFiles:
-    fields = checker.section(node, "identity", ("files",), not_built=("authority",))
-    if node is not None and isinstance(node.value, dict) and not node.value:
-        checker.fault(node, "`identity` names no source", "write files: {directory: /var/run/secrets/remora}")
-    files = checker.mapping(fields.get("files"), "identity.files", ("directory",), required=("directory",))
-    return IdentityFiles(directory=checker.string(files.get("directory"), "identity.files.directory"))
 
 
 def _inbound(checker: ConfigChecker, node: Node | None) -> tuple[InboundPort, ...]:

@@ -20,6 +20,8 @@ PathNormalizationName = Literal["none", "base", "merge_slashes", "decode_and_mer
 LoopName = Literal["uvloop", "asyncio"]
 SpeaksFirstName = Literal["client", "server"]
 RevokedName = Literal["reset", "close"]
+ProfileName = Literal["https_web", "https_spiffe"]
+CrlName = Literal["fail-closed", "warn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,83 @@ class WorkloadConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityFiles:
-    """The directory that holds tls.crt, tls.key, ca.crt (or one credential bundle) and bundles/."""
+    """The directory that holds tls.crt, tls.key, ca.crt and bundles/, and perhaps crl.der or crl.pem.
+
+    `crl` says what holds for new connections while the revocation list is missing or past its nextUpdate.
+    """
 
     directory: str
+    crl: CrlName = "warn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityAuthority:
+    """The authority that issues our certificate: where it is, by which token we ask, and how we know it.
+
+    `url` is as written, `address` what is dialled. `token_file` is read anew for each certificate. `bundle_file` holds
+    the roots by which the authority is believed the first time, `identity` is who must answer. `lifetime` is what is
+    asked for, None for what the authority usually gives; `timeout` bounds one conversation.
+    """
+
+    url: str
+    address: Address
+    token_file: str
+    bundle_file: str
+    identity: SpiffeId
+    lifetime: float | None = None
+    timeout: float = 10.0
+    crl: CrlName = "warn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCredentialBundle:
+    """One PEM file with key and chain, as Kubernetes pod certificates are delivered, and where trust is read from.
+
+    `bundle_file` holds the roots of our trust domain (a projected ClusterTrustBundle); `bundles` is a directory with
+    `<trust domain>.json` or `.pem` of other domains, "" for none.
+    """
+
+    file: str
+    bundle_file: str
+    bundles: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityCommand:
+    """A program that prints an identity; `run` are its path and arguments, no shell is between.
+
+    `timeout` is in seconds; `bundle_file` holds the roots of our trust domain where the program prints none, "" else.
+    """
+
+    run: tuple[str, ...]
+    timeout: float = 30.0
+    bundle_file: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityWorkloadApi:
+    """The SPIFFE Workload API, such as a SPIRE agent offers it, on a unix socket."""
+
+    socket: UnixSocket
+
+
+IdentitySource = IdentityFiles | IdentityAuthority | IdentityCredentialBundle | IdentityCommand | IdentityWorkloadApi
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedDomain:
+    """A foreign trust domain whose bundle is polled: three parameters, none of which is inferred from another.
+
+    With https_spiffe `identity` is the SPIFFE ID that the endpoint must show and `bundle_file` the bootstrap bundle of
+    that ID's trust domain. With https_web `ca_file` may hold the roots to verify it by, "" means the system's.
+    """
+
+    trust_domain: TrustDomain
+    url: str
+    profile: ProfileName
+    identity: SpiffeId | None = None
+    bundle_file: str = ""
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +249,7 @@ class Config:
     workload: WorkloadConfig
     trust_domain: TrustDomain
     trust_domain_aliases: tuple[TrustDomain, ...]
-    identity: IdentityFiles
+    identity: IdentitySource
     inbound: tuple[InboundPort, ...]
     outbound: OutboundConfig
     policy: PolicyConfig
@@ -182,3 +258,5 @@ class Config:
     telemetry: TelemetryConfig
     limits: Limits
     runtime: RuntimeConfig
+    federation: tuple[FederatedDomain, ...] = ()
+    federation_cache: str = ""

@@ -106,6 +106,8 @@ class Reason(enum.Enum):
     KEY_TOO_WEAK = "key_too_weak", _tls("bad_certificate")
     SIGNING_CERTIFICATE_INVALID = "signing_certificate_invalid", _tls("bad_certificate")
     SERVER_IDENTITY_UNEXPECTED = "server_identity_unexpected", _tls("bad_certificate")
+    CERTIFICATE_REVOKED = "certificate_revoked", _tls("certificate_revoked")
+    REVOCATIONS_UNKNOWN = "revocations_unknown", _tls("internal_error")
 
     # --- the handshake itself ---
     NOT_TLS = "not_tls", _tls("", logging.INFO)

@@ -9,13 +9,12 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol
 
-from certs.store import key_file_warnings
 from proxy.admin.pages import Readiness
 from proxy.config import Config
 from proxy.handshake.contexts import TlsGeneration
+from proxy.material import key_warnings
 from proxy.policy import PolicySnapshot
 from proxy.sidecar import Sidecar
 from proxy.types import Generation
@@ -25,6 +24,7 @@ RESTART: Final = (
     "trust_domain",
     "trust_domain_aliases",
     "identity",
+    "federation_cache",
     "admin",
     "health",
     "telemetry",
@@ -77,7 +77,7 @@ class InForce:
         sidecar = self._sidecar
         sidecar.tls = tls
         if self._announce:
-            for warning in key_file_warnings(Path(sidecar.config.identity.directory)):
+            for warning in key_warnings(sidecar.config):
                 _log.warning("certificates: %s", warning)
         hours = (tls.identity_set.not_after - time.time()) / 3600
         self._taken("certificates", f"serial {tls.identity_set.serial}, {hours:.1f} h left", tls.generation)

@@ -1,6 +1,7 @@
 """What is mounted, and what happens when it changes: certificates and trust, policies, the configuration file.
 
     certificates   new TLS contexts in one assignment; open connections are judged again by the new trust
+    federation     the same, with the bundles of other trust domains that were polled
     policy         new snapshot in one assignment; open connections are judged again by it
     config         ports, services, endpoints and policy settings follow; what cannot is named in the log
 
@@ -15,17 +16,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from certs.crl_extension import CrlError
 from proxy.admin.pages import Readiness
 from proxy.config import Config, load_config
+from proxy.config_values import IdentityAuthority
+from proxy.enrolment.sources import Sources, merged
 from proxy.errors import ConfigError, Fault
 from proxy.handshake.contexts import TlsGeneration
 from proxy.inforce import RESTART, Doors, InForce, as_far_as_possible
-from proxy.material import compile_policy, judge_identity, read_identity, read_policy
+from proxy.material import compile_policy, judge_identity, name_of_source, read_policy
 from proxy.policy import PolicySnapshot
 from proxy.sidecar import Sidecar
 from proxy.types import Generation
 from proxy.watch import Files, Source, Watcher
+
+if TYPE_CHECKING:
+    from proxy.enrolment.authority import Enrolment
 
 _log = logging.getLogger("remora")
 
@@ -39,6 +47,16 @@ class Taken:
     config: bytes | None = None
     certificates: Files | None = None
     policy: Files | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewTrust:
+    """Contexts of our own files with the foreign bundles beside them; `files` is both."""
+
+    tls: TlsGeneration
+    own: Files
+    foreign: Files
+    files: Files
 
 
 class Mounts:
@@ -61,8 +79,13 @@ class Mounts:
         self._file = file
         self._when_taken = when_taken
         self._restart_named: tuple[str, ...] = ()
+        self.enrolment = self._begin_enrolment()
+        self.supply = Sources(sidecar.config, self.enrolment)
+        self._own: Files | None = None
+        self._foreign: Files = {}
+        self._show_federation()
         sources: list[
-            Source[_NewConfig] | Source[tuple[TlsGeneration, Files]] | Source[tuple[PolicySnapshot, Files]]
+            Source[_NewConfig] | Source[_NewTrust] | Source[_NewTrust | None] | Source[tuple[PolicySnapshot, Files]]
         ] = []
         if file:
             sources.append(
@@ -77,10 +100,22 @@ class Mounts:
         sources.append(
             Source(
                 "certificates",
-                read=lambda: read_identity(sidecar.config),
+                read=lambda: self.supply.own(sidecar.config),
                 judge=self._judge_certificates,
                 take=self._take_certificates,
-                reject=self._rejecter("certificates", lambda: sidecar.tls is not None),
+                reject=self._rejecter("certificates", self._has_identity),
+                is_whole=self.supply.is_held,
+            )
+        )
+        # A source of its own: a broken file of ours must not keep an order of another trust domain from counting.
+        sources.append(
+            Source(
+                "federation",
+                read=lambda: self.supply.foreign(sidecar.config),
+                judge=self._judge_federation,
+                take=self._take_federation,
+                reject=self._rejecter("federation", lambda: sidecar.tls is not None),
+                is_whole=True,
             )
         )
         sources.append(
@@ -103,22 +138,76 @@ class Mounts:
 
     async def follow(self) -> None:
         """Follow every change until cancelled."""
+        if self.enrolment is not None:
+            self._sidecar.tasks.spawn(self.enrolment.run(), "enrol with the authority")
         await self._watcher.run()
 
     def close(self) -> None:
-        """End the watcher's thread."""
+        """End the watcher and what the sources have running."""
         self._watcher.close()
+        self.supply.close()
+
+    def _begin_enrolment(self) -> Enrolment | None:
+        asks = self._sidecar.config.identity
+        if not isinstance(asks, IdentityAuthority):
+            return None
+        from proxy.enrolment.begin import begin_enrolment  # a sidecar that reads files never needs its memory
+
+        return begin_enrolment(self._sidecar, asks, self._readiness, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._watcher.look_soon()  # which is made after the sources are
 
     # --- certificates and trust ---
 
-    def _judge_certificates(self, files: Files) -> tuple[TlsGeneration, Files]:
-        sidecar = self._sidecar
-        return judge_identity(sidecar.config, files, Generation(sidecar.tls_generation + 1), time.time()), files
+    def _has_identity(self) -> bool:
+        tls = self._sidecar.tls
+        return tls is not None and time.time() < tls.identity_set.not_after
 
-    def _take_certificates(self, new: tuple[TlsGeneration, Files]) -> None:
-        tls, files = new
-        self._in_force.take_certificates(tls)
-        self._when_taken(Taken(certificates=files))
+    def _judge_certificates(self, own: Files) -> _NewTrust:
+        return self._judge_trust(own, self.supply.foreign(self._sidecar.config))
+
+    def _take_certificates(self, new: _NewTrust) -> None:
+        self._own, self._foreign = new.own, new.foreign
+        self._in_force.take_certificates(new.tls)
+        self._when_taken(Taken(certificates=new.files))
+
+    def _judge_federation(self, foreign: Files) -> _NewTrust | None:
+        """Judge with the files of ours that are in force; None when there is nothing to be put in force."""
+        if self._own is None or foreign == self._foreign:
+            return None
+        return self._judge_trust(self._own, foreign)
+
+    def _take_federation(self, new: _NewTrust | None) -> None:
+        self._sidecar.metrics.config_rejected["federation"] = False
+        for told in (self._readiness.rejected, self._readiness.missing):
+            told.pop("federation", None)
+        if new is not None:
+            self._take_certificates(new)
+
+    def _show_federation(self) -> None:
+        if self._sidecar.config.federation:
+            self._readiness.standing["federation"] = self.supply.federation_standing
+        else:
+            self._readiness.standing.pop("federation", None)
+
+    def _judge_trust(self, own: Files, foreign: Files) -> _NewTrust:
+        sidecar = self._sidecar
+        files = merged(own, foreign)
+        tls = judge_identity(sidecar.config, files, Generation(sidecar.tls_generation + 1), time.time())
+        self._refuse_older_list(tls)
+        return _NewTrust(tls=tls, own=own, foreign=foreign, files=files)
+
+    def _refuse_older_list(self, tls: TlsGeneration) -> None:
+        """Raise ConfigError when the revocation list would bring back what was revoked since."""
+        held = self._sidecar.tls.trust.revocations.snapshot if self._sidecar.tls is not None else None
+        snapshot = tls.trust.revocations.snapshot
+        if snapshot is None or snapshot == held:
+            return
+        try:
+            snapshot.newer_than(held)
+        except CrlError as error:
+            raise ConfigError([Fault(file=name_of_source(self._sidecar.config), message=str(error))]) from error
 
     # --- policy ---
 
@@ -163,7 +252,9 @@ class Mounts:
 
     def _take_config(self, new: _NewConfig) -> None:
         config, data, policy, policies = new
-        if self._in_force.take_config(config, policy):
+        is_news = self._in_force.take_config(config, policy)
+        self._show_federation()
+        if is_news:
             self._when_taken(Taken(config=data, policy=policies if policy is not None else None))
 
     # --- what is broken ---
@@ -181,6 +272,7 @@ class Mounts:
                 for sentence in sentences:
                     _log.warning("%s rejected, the last valid ones stay in force: %s", kind, sentence)
             else:
+                readiness.rejected.pop(kind, None)
                 readiness.missing[kind] = sentences
                 for sentence in sentences:
                     _log.warning("not ready: %s: %s", kind, sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from certs.crl import CrlSnapshot
 from proxy.sidecar import Sidecar
 from proxy.view import Live
 
@@ -23,6 +24,18 @@ def publish(sidecar: Sidecar, live: Live) -> None:
         "remora_certificate_expiry_seconds",
         "When our certificate ends, in seconds since the epoch; 0 without one.",
         lambda: sidecar.tls.identity_set.not_after if sidecar.tls is not None else 0.0,
+    )
+    metrics.gauges(
+        "remora_revocation_list_sequence",
+        "The revocation list in force, by trust domain.",
+        ("trust_domain",),
+        _lists(sidecar, lambda held: float(held.sequence)),
+    )
+    metrics.gauges(
+        "remora_revocation_list_next_update_seconds",
+        "When the revocation list should have been replaced, in seconds since the epoch.",
+        ("trust_domain",),
+        _lists(sidecar, lambda held: held.next_update.timestamp()),
     )
     metrics.gauges(
         "remora_connections_active",
@@ -53,6 +66,14 @@ def publish(sidecar: Sidecar, live: Live) -> None:
         "Access records lost: the writer had fallen behind, or the destination did not take them.",
         live.records_lost,
     )
+
+
+def _lists(sidecar: Sidecar, number: Callable[[CrlSnapshot], float]) -> Callable[[], dict[tuple[str, ...], float]]:
+    def read() -> dict[tuple[str, ...], float]:
+        held = sidecar.tls.trust.revocations.snapshot if sidecar.tls is not None else None
+        return {} if held is None else {(str(held.trust_domain),): number(held)}
+
+    return read
 
 
 def _pools(live: Live) -> Callable[[], dict[tuple[str, ...], float]]:

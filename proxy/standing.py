@@ -31,7 +31,7 @@ class Standing:
         if tls is None or policy is None:
             return Reason.NOT_READY
         if peer is not None and not tls.trust.vouches_for(peer):
-            return Reason.TRUST_ENDED
+            return tls.trust.reason_against(peer)
         verdict = policy.connection(attributes) if self.opaque else policy.admits_connection(attributes)
         if verdict is None:
             return None

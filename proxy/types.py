@@ -32,7 +32,8 @@ class PeerIdentity:
 
     `not_after` is in seconds since the epoch; `serial` is hexadecimal; `fingerprint` is the lower-case hexadecimal
     SHA-256 of the leaf's DER (the `Hash` of x-forwarded-client-cert). `root` is the SHA-256 of the DER of the root that
-    its chain led to: when trust changes, it says whether that root may still vouch for this name.
+    its chain led to: when trust changes, it says whether that root may still vouch for this name. `chain` is the chain
+    as DER, leaf first and root last, empty where nobody kept it: a new revocation list judges it again.
     """
 
     spiffe_id: SpiffeId
@@ -40,6 +41,7 @@ class PeerIdentity:
     serial: str
     fingerprint: str
     root: bytes = b""
+    chain: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def principal(self) -> str:

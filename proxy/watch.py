@@ -20,6 +20,7 @@ What holds:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -64,10 +65,11 @@ class Source(Generic[_Judged]):
 
     `read` gives its files and `judge` what they mean; both run in the watcher's thread and raise ConfigError with
     every fault. `take` is called on the loop with what was judged, and may still refuse it by ConfigError; `reject` is
-    called on the loop with the faults, with none when what is mounted is again what is in force.
+    called on the loop with the faults, with none when what is mounted is again what is in force. `is_whole` says that
+    content is never seen half written, so that one look is enough.
     """
 
-    __slots__ = ("_glimpsed", "_seen", "faults", "judge", "kind", "read", "reject", "take")
+    __slots__ = ("_glimpsed", "_seen", "faults", "is_whole", "judge", "kind", "read", "reject", "take")
 
     def __init__(
         self,
@@ -77,8 +79,10 @@ class Source(Generic[_Judged]):
         judge: Callable[[Files], _Judged],
         take: Callable[[_Judged], None],
         reject: Callable[[Sequence[Fault]], None],
+        is_whole: bool = False,
     ) -> None:
         self.kind = kind
+        self.is_whole = is_whole
         self.read = read
         self.judge = judge
         self.take = take
@@ -131,7 +135,7 @@ class Source(Generic[_Judged]):
     def _stands(self, glimpsed: bytes, first: bool) -> bool:
         """Say whether the last look found the same, so that nobody is in the middle of writing it."""
         before, self._glimpsed = self._glimpsed, glimpsed
-        return first or glimpsed == before
+        return first or self.is_whole or glimpsed == before
 
     def _rejected(self, faults: tuple[Fault, ...]) -> Callable[[], None] | None:
         if faults == self.faults:
@@ -147,12 +151,13 @@ class Source(Generic[_Judged]):
 class Watcher:
     """Looks at its sources at every interval. `look_now` is the first look, `run` all others."""
 
-    __slots__ = ("_executor", "_interval", "_loop", "_sources")
+    __slots__ = ("_executor", "_hurried", "_interval", "_loop", "_sources")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, sources: Sequence[Source[Any]]) -> None:
         """`interval` is in seconds."""
         self._loop = loop
         self._interval = interval
+        self._hurried = asyncio.Event()
         self._sources = tuple(sources)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="watch")
 
@@ -166,14 +171,24 @@ class Watcher:
     async def run(self) -> None:
         """Look again and again until cancelled."""
         while True:
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._hurried.wait()
+            hurried = self._hurried.is_set()
+            self._hurried.clear()
             for source in self._sources:
+                if hurried and not source.is_whole:
+                    continue  # two looks in a row would be no time apart, and prove nothing
                 try:
                     act = await self._loop.run_in_executor(self._executor, self._look, source)
                     if act is not None:
                         act()
                 except Exception:
                     _log.exception("looking at the mounted %s failed; what is in force stays", source.kind)
+
+    def look_soon(self) -> None:
+        """Look at once at what is never half written: somebody knows that it is new. Call it on the loop."""
+        self._hurried.set()
 
     def close(self) -> None:
         """End the thread; a look that is under way is waited for."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,11 +17,12 @@ class Readiness:
     """What stands between this process and traffic.
 
     `missing`: a name -> sentences that say what is missing; empty is ready. `rejected`: what is mounted and broken
-    while an older set serves.
+    while an older set serves. `standing`: a name -> what a sentence is asked of that says how something stands.
     """
 
     missing: dict[str, Sequence[str]] = field(default_factory=dict)
     rejected: dict[str, Sequence[str]] = field(default_factory=dict)
+    standing: dict[str, Callable[[], str]] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
@@ -49,6 +50,7 @@ def readyz(readiness: Readiness, *, detail: bool) -> PageText:
     if detail:
         lines += [f"{name}: {line}" for name, sentences in readiness.missing.items() for line in sentences]
         lines += [f"rejected: {name}: {line}" for name, sentences in readiness.rejected.items() for line in sentences]
+        lines += [f"{name}: {sentence()}" for name, sentence in readiness.standing.items()]
     return PageText(
         status=200 if readiness.is_ready else 503, body=("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from certs.strict_json import JsonSyntaxError, parse_json
 
 MAX_DEPTH: Final = 32
 """Levels of lists and objects. Claims of real issuers have at most 6 (Keycloak's `resource_access`); whoever walks or
@@ -18,22 +20,17 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
     >>> parse_object(b'{"sub": "a", "sub": "b"}')
     Traceback (most recent call last):
-    ValueError: the name "sub" stands twice in an object
+    ValueError: the member 'sub' stands there twice
     """
     try:
-        text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError(f"it has more than {MAX_DEPTH} levels") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+        value: Any = parse_json(data)
+    except JsonSyntaxError as error:
+        raise ValueError(f"it is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     if not _is_shallow(value):
         raise ValueError(f"it has more than {MAX_DEPTH} levels")
-    if "\\u" in text and not _is_unicode(value):
+    if b"\\u" in data and not _is_unicode(value):
         raise ValueError("it has half of a surrogate pair, which no text can hold")
     return value
 
@@ -44,21 +41,6 @@ def _is_unicode(value: dict[str, Any]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the name {json.dumps(name[:64])} stands twice in an object")
-            seen.add(name)
-    return fields
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _is_shallow(value: Any) -> bool:

@@ -8,6 +8,7 @@ asks it here, before the handshake ends, so that the peer can still be told by a
     root --------> is the root that vouches in the bundle of *that* domain? Roots of all domains lie in one OpenSSL
                    store, so OpenSSL alone would let the authority of domain B mint the names of domain A
     signers -----> rules of signing certificates
+    revoked? ----> does the revocation list of our trust domain name the peer, its key or a signer?
     expected ----> secure naming: is this the server that the service is known to have?
 
 Sources: X509-SVID sections 4 and 5; SPIFFE Federation section 4.2 (bundles are never merged); RFC 5280 section 6.
@@ -32,6 +33,7 @@ from certs.bundle import TrustBundle
 from certs.spiffe import SpiffeId, TrustDomain
 from certs.svid import Finding, leaf_violations, presented_name, signing_violations, spiffe_id_of
 from proxy.errors import Reason
+from proxy.identity.revocation import RevocationCheck
 from proxy.types import PeerIdentity
 
 _NAMES_SHOWN = 3
@@ -68,16 +70,21 @@ class Trust:
 
     `roots` has, for each trust domain that peers may name (aliases included), the SHA-256 of the DER of its roots; an
     empty set means that the domain was ended by an empty bundle. `anchors` are all roots, each once, for OpenSSL's
-    store.
+    store. `revocations` is the list of `trust_domain`: it is asked of chains that lead to a root of ours.
     """
 
     trust_domain: TrustDomain
     roots: Mapping[TrustDomain, frozenset[bytes]]
     anchors: tuple[x509.Certificate, ...] = field(repr=False)
+    revocations: RevocationCheck = field(default=RevocationCheck(), repr=False)
 
     @classmethod
     def of(
-        cls, trust_domain: TrustDomain, bundles: Mapping[TrustDomain, TrustBundle], aliases: Sequence[TrustDomain] = ()
+        cls,
+        trust_domain: TrustDomain,
+        bundles: Mapping[TrustDomain, TrustBundle],
+        aliases: Sequence[TrustDomain] = (),
+        revocations: RevocationCheck | None = None,
     ) -> Trust:
         """Prepares bundles for verification; an alias without a bundle of its own uses the one of `trust_domain`."""
         roots = {
@@ -88,11 +95,33 @@ class Trust:
             if alias not in roots and trust_domain in roots:
                 roots[alias] = roots[trust_domain]
         anchors = {root.fingerprint(SHA256()): root for bundle in bundles.values() for root in bundle.certificates}
-        return cls(trust_domain=trust_domain, roots=MappingProxyType(roots), anchors=tuple(anchors.values()))
+        return cls(
+            trust_domain=trust_domain,
+            roots=MappingProxyType(roots),
+            anchors=tuple(anchors.values()),
+            revocations=RevocationCheck() if revocations is None else revocations,
+        )
 
     def vouches_for(self, peer: PeerIdentity) -> bool:
-        """Say whether a peer that was verified under an older trust would be trusted now: its root still may vouch."""
+        """Say whether a peer that was verified under an older trust would be trusted now.
+
+        Its root still may vouch, and nobody has revoked it.
+        """
+        return self._root_vouches_for(peer) and not self._revokes(peer)
+
+    def reason_against(self, peer: PeerIdentity) -> Reason:
+        """Name the Reason for which a peer must go that is no longer vouched for."""
+        return Reason.CERTIFICATE_REVOKED if self._root_vouches_for(peer) else Reason.TRUST_ENDED
+
+    def _root_vouches_for(self, peer: PeerIdentity) -> bool:
         return peer.root in self.roots.get(peer.spiffe_id.trust_domain, frozenset())
+
+    def _revokes(self, peer: PeerIdentity) -> bool:
+        return self.is_ours(peer.root) and self.revocations.refuses(peer.chain) is not None
+
+    def is_ours(self, root: bytes) -> bool:
+        """Tells whether a root, given by the SHA-256 of its DER, is one of our own trust domain."""
+        return root in self.roots.get(self.trust_domain, frozenset())
 
     def domains_of(self, root: bytes) -> list[TrustDomain]:
         """Tells which trust domains a root, given by the SHA-256 of its DER, may vouch for."""
@@ -128,6 +157,7 @@ def judge_peer(
     rejection = (
         _judge_root(spiffe_id, leaf, root, trust)
         or _judge_signers(spiffe_id, chain)
+        or _judge_revocation(chain, trust, now)
         or _judge_dates(chain, now)
         or _judge_expected(spiffe_id, leaf, expected)
     )
@@ -162,10 +192,13 @@ class Judge:
         known = self._known.get(chain)
         if known is not None:
             identity, begins, ends = known
-            if begins <= now <= ends and (expected is None or identity.spiffe_id in expected):
+            is_expected = expected is None or identity.spiffe_id in expected
+            if begins <= now <= ends and is_expected and self._trust.revocations.holds_at(now):
                 return identity
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
         outcome = judge_peer(certificates, trust=self._trust, usage=self._usage, now=now, expected=expected)
+        if isinstance(outcome, PeerIdentity):
+            outcome = dataclasses.replace(outcome, chain=chain)
         if isinstance(outcome, PeerIdentity) and known is None:
             if len(self._known) >= _CHAINS_REMEMBERED:
                 del self._known[next(iter(self._known))]
@@ -223,6 +256,20 @@ def _judge_signers(spiffe_id: SpiffeId, chain: Sequence[x509.Certificate]) -> Re
         if finding is not None:
             return broken_rule(finding, chain[0], f"signing certificate {depth} of the chain breaks a rule")
     return None
+
+
+def _judge_revocation(chain: Sequence[x509.Certificate], trust: Trust, now: float) -> Rejection | None:
+    revocations = trust.revocations
+    if not trust.is_ours(chain[-1].fingerprint(SHA256())):
+        return None
+    why = revocations.refuses(chain)
+    if why is not None:
+        return reject(Reason.CERTIFICATE_REVOKED, chain[0], why, MENDS[Reason.CERTIFICATE_REVOKED])
+    if revocations.holds_at(now):
+        return None
+    reason = Reason.REVOCATIONS_UNKNOWN
+    missing = revocations.missing_at(now)
+    return reject(reason, chain[0], f"nobody is admitted without the list: {missing}", MENDS[reason])
 
 
 def _judge_dates(chain: Sequence[x509.Certificate], now: float) -> Rejection | None:
@@ -303,4 +350,6 @@ MENDS: Final[Mapping[Reason, str]] = {
     Reason.CERTIFICATE_MALFORMED: "issue it again with another tool",
     Reason.KEY_TOO_WEAK: "use P-256, P-384, Ed25519 or RSA of at least 2048 bits",
     Reason.CHAIN_INVALID: "look at the chain with `remora certs inspect`",
+    Reason.CERTIFICATE_REVOKED: "ask who revoked it; a workload that may go on needs a new key and certificate",
+    Reason.REVOCATIONS_UNKNOWN: "bring the list here, or write `crl: warn` to go on without one",
 }

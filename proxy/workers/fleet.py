@@ -69,6 +69,8 @@ class Fleet:
         """`sets` holds what is in force whenever a worker begins; `changed` is called when `faults` may have."""
         self.count = count
         self.revision = 1
+        self._first_whole = 0
+        """The first revision with certificates and policies: who holds less serves nobody."""
         self.replaced = 0
         self._loop = loop
         self._sets = sets
@@ -90,6 +92,7 @@ class Fleet:
 
     def begin(self) -> None:
         """Begin all workers. Raises OSError when a process cannot be had."""
+        self._note_whole()
         self._handed_at = self._loop.time()
         for number in range(1, self.count + 1):
             self._begin_one(number)
@@ -131,11 +134,16 @@ class Fleet:
     def hand_over(self, news: Sets) -> None:
         """Give every worker what is new, with the sockets that were opened for it."""
         self.revision += 1
+        self._note_whole()
         self._handed_at = self._loop.time()
         for member in self._members.values():
             self._give(member, news, only_fresh=True)
         self._sockets.settle()
         self._changed()
+
+    def _note_whole(self) -> None:
+        if not self._first_whole and self._sets.is_whole:
+            self._first_whole = self.revision
 
     def _give(self, member: Member, sets: Sets, *, only_fresh: bool) -> None:
         own = self._sockets.of(member.number - 1, only_fresh=only_fresh)
@@ -159,7 +167,7 @@ class Fleet:
         faults = []
         for number in range(1, self.count + 1):
             member = self._members.get(number)
-            if member is None or not member.holds:
+            if member is None or member.holds < max(self._first_whole, 1):
                 faults.append(f"worker {number} has not begun")
             elif member.silent_for > SILENT_AFTER:
                 faults.append(f"worker {number} has not answered for {member.silent_for:.0f} s")

@@ -47,6 +47,11 @@ class Sets:
     certificates: tuple[Mapping[str, bytes], int] | None = None
     policy: tuple[Mapping[str, bytes], int] | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Traffic can be served with them."""
+        return self.certificates is not None and self.policy is not None
+
     def take(self, taken: Taken, *, tls_generation: int, policy_generation: int) -> Sets:
         """Take what is new, and give it alone; a configuration is always in it, and changes nothing if it is known."""
         news = Sets(self.config if taken.config is None else taken.config)

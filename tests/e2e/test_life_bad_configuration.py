@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -24,10 +25,11 @@ limits: {head_timeout: soon}
 """
 
 
-def run(command: str, config: Path) -> subprocess.CompletedProcess[str]:
+def run(command: str, config: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "remora", "proxy", command, "--config", str(config)],
         cwd=ROOT,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=20,
@@ -65,6 +67,24 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "none.yaml" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_is_not_installed(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "grpc.py").write_text("raise ImportError('not here')\n")
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(
+        "workload: {namespace: demo, service_account: orders}\n"
+        f"identity: {{workload_api: {{socket: 'unix://{tmp_path}/agent.sock'}}}}\n"
+        f"policy: {{directory: {tmp_path}}}\n"
+        f"runtime: {{workers: {workers}}}\n"
+    )
+    done = run("run", config, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{tmp_path}/agent.sock: the package grpcio")
+    assert "not here" in line
+    assert "pip install 'remora[spire]'" in line
 
 
 def test_check_looks_at_what_the_file_points_at(tmp_path: Path) -> None:

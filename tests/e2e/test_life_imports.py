@@ -11,6 +11,7 @@ from mesh import Mesh, fetch_page, free_port, get
 
 NEEDLESS = (
     "email.message",  # what HTTP clients and servers of the standard library parse heads with
+    "grpc",
     "html",
     "http.client",
     "http.server",

@@ -222,7 +222,10 @@ class World:
     def take(self, change: InForce) -> None:
         """Bring something into force, as `Mounts` does it."""
         self.in_force = change
-        trust = SimpleNamespace(vouches_for=lambda peer: peer.spiffe_id.trust_domain in change.trusts)
+        trust = SimpleNamespace(
+            vouches_for=lambda peer: peer.spiffe_id.trust_domain in change.trusts,
+            reason_against=lambda _: Reason.TRUST_ENDED,
+        )
         self.sidecar.tls = cast(Any, SimpleNamespace(trust=trust, generation=Generation(1)))
         self.sidecar.policy = change.policy
         for caller in self.callers:

@@ -177,7 +177,6 @@ admin: {{listen: "127.0.0.1:0"}}
 
 NOT_BUILT = [
     ("workload: {directory: /etc/podinfo}", "`workload.directory` is not supported yet"),
-    ("identity: {authority: {url: 'https://a:1'}}", "`identity.authority` is not supported yet"),
     ("inbound: {mode: capture}", "`inbound.mode: capture` is not supported yet"),
     ("inbound: {listen: '[::]:15006'}", "`inbound.listen` is not supported yet"),
     ("inbound: {ports: [{listen: '[::]:1', port: 2, protocol: http2}]}", "`inbound.ports[0].protocol: http2`"),
