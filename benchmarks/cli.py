@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    authority,
     growth,
     heads,
     hops,
@@ -45,6 +46,11 @@ MAX_CONNECTIONS: Final = 512
 """Loads are bounded: more connections than a small machine has descriptors for would measure something else."""
 MAX_IDLE_CONNECTIONS: Final = 5_000
 """Of one process; the descriptors that they need are asked for before."""
+
+MAX_AUTHORITY_SIDECARS: Final = 5_000
+"""Simulated ones; each has two certificates, whose contexts take the callers' memory."""
+MAX_AUTHORITY_ENTRIES: Final = 100_000
+"""An authority remembers no more sidecars than that."""
 
 Work = Callable[[argparse.Namespace, Machine, Path], str]
 """Measures in a directory, and gives what goes to the standard output."""
@@ -92,6 +98,17 @@ def main(argv: Sequence[str]) -> int:
         "--connections", type=_bounded(8, MAX_CONNECTIONS), default=64, help="of the load generator (default: 64)"
     )
     add_compiled(command)
+    command = add("authority", _authority, "what one authority on one core can carry", 3, "rounds")
+    command.add_argument("--seconds", type=_bounded(1, MAX_SECONDS), default=4, help="of each load (default: 4)")
+    command.add_argument(
+        "--sidecars", type=_bounded(2, MAX_AUTHORITY_SIDECARS), default=1_000, help="simulated ones (default: 1000)"
+    )
+    command.add_argument(
+        "--entries",
+        type=_bounded(1, MAX_AUTHORITY_ENTRIES),
+        default=MAX_AUTHORITY_ENTRIES,
+        help="certificates and sidecars that the grown authority knows (default: the most there can be)",
+    )
     add("policy", _policy, "cost of a decision and of a request under ten to a thousand rules", 5, "rounds")
     add("growth", _growth, "curves of cost over idle connections, rules, services and headers", 9, "rounds")
     command = add("stages", _stages, "where the microseconds of a hop go, by timers in the process", 5, "rounds")
@@ -152,6 +169,16 @@ def _workers(options: argparse.Namespace, machine: Machine, directory: Path) -> 
     )
     found = workers.run(machine, plan, look_for(options.compiled), directory, _tell)
     return workers_report.as_json(found) if options.output == "json" else workers_report.as_text(found)
+
+
+def _authority(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    plan = authority.Plan(
+        sidecars=options.sidecars,
+        seconds=options.seconds,
+        repetitions=options.repetitions,
+        entries=options.entries,
+    )
+    return _written(authority.run(machine, plan, directory, _tell), options)
 
 
 def _policy(options: argparse.Namespace, machine: Machine, directory: Path) -> str:

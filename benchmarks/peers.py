@@ -118,6 +118,10 @@ class Line:
 
     def read_answer(self, due: int = 200) -> None:
         """Read one answer to its end. Raises BenchError when its status is not the one that is due."""
+        self.read_whole(due)
+
+    def read_whole(self, due: int = 200) -> tuple[bytes, bytes]:
+        """Read one answer and give its head and its body. Raises BenchError as `read_answer` does."""
         head, rest = self._read_head()
         status, _, fields = head.partition(b"\r\n")
         if status.split(b" ")[1:2] != [b"%d" % due]:
@@ -125,8 +129,10 @@ class Line:
         length = next(
             (int(line[15:]) for line in fields.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
         )
-        while len(rest) < length:
+        # RFC 9112 section 6.3: a 304 has no body, whatever length it tells.
+        while due != 304 and len(rest) < length:
             rest += self._receive()
+        return head, rest
 
     def close(self) -> None:
         """Close it, with close_notify where there is TLS."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from benchmarks.figures import Figure
 from benchmarks.host import NOISY_SHARE, Machine
 
-_DIGITS: Final = {"s": 3, "ms": 2, "KiB": 1, "MiB": 1, "us": 0, "ns": 0, "x": 2, "": 0}
+_DIGITS: Final = {"s": 3, "ms": 2, "KiB": 1, "MiB": 1, "us": 0, "ns": 0, "x": 2, "/s": 0, "": 0}
 _NAME_WIDTH: Final = 66
 _FIGURE_WIDTH: Final = 34
 
@@ -44,8 +44,8 @@ class Row:
 class Sheet:
     """The result of one benchmark. `how` says how it was taken, `repetitions` holds each one as JSON takes it.
 
-    `foreign` are the parts of the sidecar's core that others took, one for each repetition; `remarks` are warnings
-    besides those that machine and noise give.
+    `foreign` are the parts of the core that others took, one for each repetition; `remarks` are warnings besides those
+    that machine and noise give; `measured` names what had that core.
     """
 
     benchmark: str
@@ -56,12 +56,13 @@ class Sheet:
     foreign: Sequence[float]
     repetitions: Sequence[Mapping[str, Any]] = ()
     remarks: Sequence[str] = field(default=())
+    measured: str = "the sidecar"
 
     def warnings(self) -> list[str]:
         """Say what makes the figures weaker than they look."""
         found = self.machine.warnings()
         if (share := max(self.foreign, default=0.0)) > NOISY_SHARE:
-            found.append(f"the host was noisy: others took up to {share:.0%} of the sidecar's core")
+            found.append(f"the host was noisy: others took up to {share:.0%} of {self.measured}'s core")
         if len(self.foreign) < 2:
             found.append("one repetition has no spread: no target is settled by it")
         return [*found, *self.remarks]
@@ -69,7 +70,7 @@ class Sheet:
 
 def as_text(sheet: Sheet) -> str:
     """Write the sheet for a person."""
-    lines = [sheet.title, *sheet.machine.lines("the sidecar")]
+    lines = [sheet.title, *sheet.machine.lines(sheet.measured)]
     lines += [f"  {'how' if not number else '':<12}{line}" for number, line in enumerate(sheet.how)]
     lines += ["", f"  {'':<{_NAME_WIDTH}}{'median (lowest to highest)':<{_FIGURE_WIDTH}}target"]
     for row in sheet.rows:

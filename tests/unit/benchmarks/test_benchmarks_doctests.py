@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 MODULES = (
+    "authority_report",
     "comparison",
     "compiled",
     "drive",
