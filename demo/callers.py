@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from certs.store import CERTIFICATE_FILE, KEY_FILE, ROOTS_FILE
+from certs.store import CERTIFICATE_FILE, KEY_FILE
 from demo.layout import Layout, identity_of
 
 _SECONDS: Final = 5.0
@@ -46,7 +46,7 @@ def ask_over_tls(layout: Layout, callee: str, caller: str | None, path: str) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a workload has no host name in its certificate, but an identity: see below
-    context.load_verify_locations(layout.identity("web") / ROOTS_FILE)
+    context.load_verify_locations(layout.bundle)
     if caller is not None:
         files = layout.identity(caller)
         context.load_cert_chain(files / CERTIFICATE_FILE, files / KEY_FILE)
@@ -55,7 +55,7 @@ def ask_over_tls(layout: Layout, callee: str, caller: str | None, path: str) -> 
     )
     try:
         connection.connect()
-        if not _is(connection.sock, identity_of(callee)):
+        if not is_peer(connection.sock, identity_of(callee)):
             return Sight(saw="another server's identity")
         return _ask(connection, "GET", path)
     except (OSError, http.client.HTTPException) as failure:
@@ -129,7 +129,8 @@ def _ask(connection: http.client.HTTPConnection, method: str, path: str) -> Sigh
     return Sight(saw=f"{response.status} {response.reason}", said=response.read().decode(errors="replace").strip())
 
 
-def _is(sock: socket.socket | ssl.SSLSocket, identity: str) -> bool:
+def is_peer(sock: socket.socket | ssl.SSLSocket, identity: str) -> bool:
+    """Say whether a verified certificate names this identity."""
     certificate = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
     return certificate is not None and ("URI", identity) in certificate.get("subjectAltName", ())
 

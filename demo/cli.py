@@ -19,13 +19,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO
 
-from certs.authority import AuthorityError
-from certs.store import StoreError
-from demo import edit, rotation
+from demo import authority, edit, revocation, rotation
 from demo import screen as draw
-from demo.inside import SidecarLogs
+from demo.command import MeshError
+from demo.inside import AuthorityLogs, SidecarLogs
 from demo.layout import WORKLOADS, Layout
-from demo.mesh import Mesh, MeshError, free_base, log_tail
+from demo.mesh import Mesh, free_base, log_tail
 from demo.prepare import DirectoryError, prepare
 from demo.records import AccessLogs
 from demo.rotation import Rotation
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         with _ended_by_signals(), _directory(options.directory, keep=options.keep) as directory:
             kept = options.keep or options.directory is not None
             return _run(screen, directory, tour=not options.no_tour, once=options.once, kept=kept)
-    except (DirectoryError, AuthorityError, StoreError) as failure:
+    except DirectoryError as failure:
         return _refuse(str(failure), 2)
     except MeshError as failure:
         return _refuse(str(failure), 1)
@@ -82,10 +81,12 @@ def _run(screen: Screen, directory: Path, *, tour: bool, once: bool, kept: bool)
     layout = Layout(directory=directory, base=free_base())
     shipped = prepare(layout)
     _show(screen, [screen.paint("Remora: a small mesh on this machine", draw.BOLD)])
-    with Mesh(layout) as mesh:
+    with Mesh(layout, authority.BRIEF if tour else authority.LONGER) as mesh:
         processes = f"{len(mesh.processes)} processes, ready after {mesh.ready_after:.1f} s, in {directory}"
         _show(screen, screen.wrapped(processes, "", draw.DIM))
         _show(screen, draw.topology(screen, layout, shipped_policies=shipped))
+        audit = authority.audit_lines(layout)
+        _show(screen, draw.identities(screen, layout, authority.roots(layout), audit, mesh.lifetime))
         logs = AccessLogs(layout)
         code = 0
         if tour:
@@ -95,6 +96,8 @@ def _run(screen: Screen, directory: Path, *, tour: bool, once: bool, kept: bool)
             _show_logs(screen, layout)
         _show(screen, draw.places(screen, layout, logs.counts, kept=kept))
         if not once:
+            if mesh.lifetime != authority.LONGER:
+                mesh.serve_anew(authority.LONGER)
             _show(screen, draw.commands(screen, layout, _command()))
             _stay(screen, layout, mesh, logs)
     rest = f"; the files stay in {directory}" if kept else ", no file either"
@@ -123,6 +126,7 @@ def _tour(screen: Screen, layout: Layout, logs: AccessLogs) -> list[Result | Rot
     _show(screen, draw.faults(screen, rotated.faults))
     with edit.undone(layout):
         show_steps(edit.STEPS)
+    show_steps(revocation.STEPS)
     _show(screen, draw.verdict(screen, results))
     return results
 
@@ -130,11 +134,12 @@ def _tour(screen: Screen, layout: Layout, logs: AccessLogs) -> list[Result | Rot
 def _stay(screen: Screen, layout: Layout, mesh: Mesh, logs: AccessLogs) -> None:
     """Show what happens in the mesh until a signal ends it. Raises MeshError when a process ends by itself."""
     _show(screen, ["", screen.paint("What you do shows up here. Ctrl-C ends the mesh.", draw.BOLD)])
-    inside = SidecarLogs(layout)
+    inside, certified = SidecarLogs(layout), AuthorityLogs(layout)
     try:
         while True:
             mesh.check()
-            _show(screen, draw.news(screen, inside.news(time.monotonic()), layout, time.strftime("%H:%M:%S")))
+            said = inside.news(time.monotonic()) | {text: ["authority"] for text in certified.news()}
+            _show(screen, draw.news(screen, said, layout, time.strftime("%H:%M:%S")))
             for access in logs.new_verdicts():
                 _show(screen, draw.live(screen, access, layout, time.strftime("%H:%M:%S")))
             time.sleep(_BETWEEN_LOOKS)
@@ -149,9 +154,11 @@ def _show(screen: Screen, lines: Sequence[str]) -> None:
 
 
 def _show_logs(screen: Screen, layout: Layout) -> None:
+    logs = [layout.authority_log, layout.batch_log]
     for workload in WORKLOADS:
-        for log in (layout.sidecar_log(workload), layout.application_log(workload), layout.access_log(workload)):
-            _show(screen, [*screen.title(layout.short(str(log))), *log_tail(log).splitlines()])
+        logs += [layout.sidecar_log(workload), layout.application_log(workload), layout.access_log(workload)]
+    for log in logs:
+        _show(screen, [*screen.title(layout.short(str(log))), *log_tail(log).splitlines()])
 
 
 def _refuse(message: str, code: int) -> int:

@@ -6,10 +6,12 @@ Whoever mounts new files learns here that they were taken. The sidecar looks at 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from demo.layout import WORKLOADS, Layout
@@ -22,9 +24,13 @@ _FOR_THE_OTHERS: Final = 1.0
 _SAID: Final = re.compile(r" (certificates|policy) generation (\d+) in force: (?:serial|digest) ([0-9a-f]+)")
 
 _NEWS: Final = re.compile(
-    r" remora: ((?:policy|certificates|config)"
-    r"(?: generation \d+ in force| rejected, the last valid ones stay in force: .*|: what is mounted is again .*))"
+    r" remora: ((?:policy|config) generation \d+ in force"
+    r"|(?:policy|certificates|config)"
+    r"(?: rejected, the last valid ones stay in force: .*|: what is mounted is again .*))"
+    r"| remora\.enrolment: (our certificate cannot be renewed, .*)"
 )
+"""A renewal is none: each sidecar has one or two a minute."""
+_ROTATES: Final = re.compile(r" remora\.authority: (rotation: .*)")
 
 Kind = Literal["certificates", "policy"]
 
@@ -63,19 +69,14 @@ class SidecarLogs:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
         self._waiting: dict[str, tuple[float, list[str]]] = {}
-        self._read = {name: layout.sidecar_log(name).stat().st_size for name in WORKLOADS}
+        self._tails = {name: _Tail(layout.sidecar_log(name)) for name in WORKLOADS}
 
     def news(self, now: float) -> dict[str, list[str]]:
         """Give what was taken or rejected -> the workloads whose sidecars say so; `now` in seconds of any clock."""
         for workload in WORKLOADS:
-            with self._layout.sidecar_log(workload).open("rb") as log:
-                log.seek(self._read[workload])
-                whole = b"".join(log.read().rpartition(b"\n")[0:2])
-            self._read[workload] += len(whole)
-            for found in _NEWS.finditer(whole.decode(errors="replace")):
-                self._waiting.setdefault(found[1], (now, []))[1].append(workload)
+            for found in filter(None, map(_NEWS.search, self._tails[workload].lines())):
+                self._waiting.setdefault(found[1] or found[2], (now, []))[1].append(workload)
         told = {
             text: sorted(workloads, key=WORKLOADS.index)
             for text, (since, workloads) in self._waiting.items()
@@ -84,6 +85,38 @@ class SidecarLogs:
         for text in told:
             del self._waiting[text]
         return told
+
+
+class AuthorityLogs:
+    """Follows the log and the audit log of the authority from now on: steps of a rotation, and whom it refuses."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._log, self._audit = _Tail(layout.authority_log), _Tail(layout.audit_log)
+
+    def news(self) -> list[str]:
+        """Give what the authority did and refused since the last call."""
+        told = [found[1] for line in self._log.lines() if (found := _ROTATES.search(line))]
+        for line in map(json.loads, self._audit.lines()):
+            if line["event"] == "refused":
+                told.append(
+                    f"refused {line['caller'] or line['presented_unverified'] or 'somebody'}: {line['message']}"
+                )
+        return told
+
+
+class _Tail:
+    """The lines that are added to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = path.stat().st_size
+
+    def lines(self) -> list[str]:
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole = b"".join(file.read().rpartition(b"\n")[0:2])
+        self._read += len(whole)
+        return whole.decode(errors="replace").splitlines()
 
 
 def eventually(holds: Callable[[], bool], seconds: float = PROMISED) -> bool:

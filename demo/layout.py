@@ -2,6 +2,7 @@
 
 Each workload owns ten ports in a row, so that a port tells whose it is and what for:
 
+    base + 0    authority +1 its signing port   +2 health and metrics
     base + 10   web       +0 the application   +1 mutual TLS from peers   +2 health and metrics   +3 admin
     base + 20   orders    +4, +5 ...           plain text from the application, out to a service
     base + 30   ledger
@@ -20,8 +21,20 @@ from typing import Final
 TRUST_DOMAIN: Final = "cluster.local"
 NAMESPACE: Final = "shop"
 WORKLOADS: Final = ("web", "orders", "ledger")
+MEMBERS: Final = (*WORKLOADS, "batch")
+"""Who has an identity of the mesh."""
+
+AUTHORITY_ID: Final = f"spiffe://{TRUST_DOMAIN}/ns/remora-system/sa/remora-authority"
+
+AUTHORITY: Final = "authority"
+AUTHORITY_AUDIT: Final = "audit.log"
+IDENTITY: Final = "identity"
+TOKEN: Final = "token"  # noqa: S105 a name
+"""Names in the directory of the mesh; the last two are in that of a workload."""
 
 PORTS: Final[Mapping[str, int]] = {
+    "authority": 1,
+    "authority_health": 2,
     "web_app": 10,
     "web_mesh": 11,
     "web_health": 12,
@@ -83,15 +96,37 @@ class Layout:
 
     @property
     def authority(self) -> Path:
-        return self.directory / "authority"
+        return self.directory / AUTHORITY
+
+    @property
+    def authority_passphrase(self) -> Path:
+        """What seals the authority's keys; `init` makes it."""
+        return self.directory / f"{AUTHORITY}.passphrase"
+
+    @property
+    def authority_log(self) -> Path:
+        return self.directory / f"{AUTHORITY}.log"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.directory / AUTHORITY_AUDIT
+
+    @property
+    def bundle(self) -> Path:
+        """The roots of the mesh, by which the authority is believed the first time."""
+        return self.directory / "bundle.pem"
 
     def home(self, name: str) -> Path:
         """The directory of a workload or of a caller."""
         return self.directory / name
 
     def identity(self, name: str) -> Path:
-        """Where tls.crt, tls.key and ca.crt of a workload or a caller are published."""
-        return self.home(name) / "identity"
+        """Where tls.crt, tls.key and ca.crt of a caller are published; a sidecar keeps its own in memory."""
+        return self.home(name) / IDENTITY
+
+    def token(self, name: str) -> Path:
+        """Where the join token of a workload is mounted."""
+        return self.home(name) / TOKEN
 
     def configuration(self, workload: str) -> Path:
         return self.home(workload) / "sidecar.yaml"
@@ -105,12 +140,17 @@ class Layout:
     def sidecar_log(self, workload: str) -> Path:
         return self.home(workload) / "sidecar.log"
 
+    @property
+    def batch_log(self) -> Path:
+        return self.home("batch") / "batch.log"
+
     def sidecar_configuration(self, workload: str) -> str:
         """Write the sidecar's configuration file: the shipped one with ports and paths filled in."""
         source = resources.files("demo") / "files" / "sidecars" / f"{workload}.yaml"
         values: dict[str, str] = {name: str(self.port(name)) for name in PORTS}
         # JSON's quotes are YAML's too, so a path may hold whatever it likes.
-        values["identity"] = json.dumps(str(self.identity(workload)))
+        values["token"] = json.dumps(str(self.token(workload)))
+        values["bundle"] = json.dumps(str(self.bundle))
         values["policies"] = json.dumps(str(self.policies))
         values["access_log"] = json.dumps(str(self.access_log(workload)))
         return Template(source.read_text("utf-8")).substitute(values)
@@ -121,6 +161,17 @@ class Layout:
         for option, port in _CALLS[workload].items():
             words += [option, str(self.port(port))]
         return words
+
+    def batch_arguments(self) -> list[str]:
+        """Give the words after `python -m demo.batch` that start it."""
+        return [
+            "--authority",
+            str(self.port("authority")),
+            "--home",
+            str(self.home("batch")),
+            "--bundle",
+            str(self.bundle),
+        ]
 
     def short(self, text: str) -> str:
         """Write paths inside the directory relative to it, for a reader who knows where it is."""

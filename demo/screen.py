@@ -11,10 +11,12 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
-from typing import Final
+from typing import Any, Final
 
-from demo.layout import PORTS, WORKLOADS, Layout
-from demo.records import Access
+from demo.authority import told
+from demo.layout import AUTHORITY, AUTHORITY_ID, PORTS, TOKEN, TRUST_DOMAIN, WORKLOADS, Layout, identity_of
+from demo.records import Access, short_identity
+from demo.revocation import REVOKED
 from demo.rotation import Rotation
 from demo.tour import Result
 
@@ -51,7 +53,7 @@ _NARROW_DRAWING: Final = """\
 """
 
 _OTHERS: Final = (
-    ("batch", "is a workload, /ns/shop/sa/batch, that no policy names"),
+    ("batch", "is a workload, /ns/shop/sa/batch, without a sidecar; no policy names it"),
     ("stranger", "says that it is /ns/shop/sa/web, by an authority of its own"),
     ("somebody", "has no certificate"),
 )
@@ -113,6 +115,27 @@ def topology(screen: Screen, layout: Layout, *, shipped_policies: bool) -> list[
     return lines
 
 
+def identities(
+    screen: Screen, layout: Layout, roots: Sequence[str], audit: Sequence[dict[str, Any]], lifetime: str
+) -> list[str]:
+    """Say who gave them their identities, on what ground, and show the audit line of one."""
+    lines = screen.title("Who gives them identities: remora authority")
+    lines += screen.labelled("serves", layout.url("authority", scheme="https"), CYAN)
+    lines += screen.labelled("as", f"{short_identity(AUTHORITY_ID)} of {TRUST_DOMAIN}", CYAN)
+    lines += screen.labelled("root", f"{', '.join(roots)}…, which everybody holds in bundle.pem")
+    lines += screen.labelled(
+        "admits",
+        "whoever brings a join token: one each, good for one certificate. In a cluster: a ServiceAccount's token",
+    )
+    lines += screen.labelled("issues", f"certificates for {lifetime} each, so that you see them change; 24 h is usual")
+    first = next(
+        (line for line in audit if line["event"] == "issued" and line["identity"] == identity_of("orders")), None
+    )
+    if first is not None:
+        lines += screen.labelled("audit.log", told(first), DIM)
+    return lines
+
+
 def _painted_drawing(screen: Screen, line: str) -> str:
     for name in (*WORKLOADS, "you"):
         line = line.replace(f" {name} ", f" {screen.paint(name, BOLD)} ")
@@ -147,9 +170,10 @@ def hop(screen: Screen, access: Access, layout: Layout) -> list[str]:
     """Show one access: the identities of both ends, what was asked, and the sidecar's own words about it."""
     status = f" → {access.status}" if access.status else ""
     lines = screen.labelled("hop", f"{access.hop}  {access.what}{status}", CYAN)
-    if access.allowed:
+    if access.allowed and access.reason == "ok":
         return lines + screen.labelled("by", f"{access.policy}, {access.micros / 1000:.1f} ms")
-    lines += screen.labelled("reason", f"{access.reason}: {layout.short(access.why)}")
+    why = access.why or f"{access.policy} had let it in, {access.micros / 1000:.0f} ms before"
+    lines += screen.labelled("reason", f"{access.reason}: {layout.short(why)}")
     # A rule that denies is the explanation; which rule would have allowed is then beside the point.
     if access.nearest and access.policy == "none":
         lines += screen.labelled("nearest", layout.short(access.nearest))
@@ -162,7 +186,7 @@ def verdict(screen: Screen, results: Sequence[Result | Rotation]) -> list[str]:
     if not wrong:
         calls = [result.step.allowed for result in results if isinstance(result, Result)]
         text = f"All {len(results)} came out as they should: {sum(calls)} allowed, {len(calls) - sum(calls)} denied" + (
-            ", every certificate rotated." if len(calls) < len(results) else "."
+            ", the root and every certificate rotated." if len(calls) < len(results) else "."
         )
         return ["", screen.paint(text, BOLD, GREEN)]
     text = f"{len(wrong)} of {len(results)} did not come out as they should: {', '.join(wrong)}."
@@ -180,6 +204,7 @@ def places(screen: Screen, layout: Layout, counts: Mapping[str, int], *, kept: b
         + _join(f"{name}/access.log ({counts[name]})" for name in WORKLOADS),
     )
     lines += screen.labelled("logs", _join(f"{name}/sidecar.log" for name in WORKLOADS) + ", app.log beside each")
+    lines += screen.labelled("authority", "audit.log (who got what, who was refused), authority.log")
     lines += screen.labelled("config", _join(f"{name}/sidecar.yaml" for name in WORKLOADS) + ", policies/*.yaml")
     lines += screen.labelled("pages", _join(layout.url(f"{name}_admin", "/") for name in WORKLOADS))
     lines += screen.labelled("metrics", _join(layout.url(f"{name}_health", "/metrics") for name in WORKLOADS))
@@ -193,6 +218,7 @@ def _join(parts: Iterable[str]) -> str:
 def commands(screen: Screen, layout: Layout, remora: str) -> list[str]:
     """Give commands to try, each as it can be pasted into a shell; `remora` is how the command is called here."""
     certificate = "--cert batch/identity/tls.crt --key batch/identity/tls.key"
+    authority, where, orders = f"{remora} authority", f"--directory {AUTHORITY}", f"--identity {identity_of(REVOKED)}"
     tries = (
         ("all paths below begin here", f"cd {shlex.quote(str(layout.directory))}"),
         ("allowed: web, orders and the ledger", f"curl {layout.url('web_app', '/orders/7')}"),
@@ -207,9 +233,18 @@ def commands(screen: Screen, layout: Layout, remora: str) -> list[str]:
         ("is it ready", f"curl {layout.url('orders_health', '/readyz')}"),
         ("what it has counted", f"curl -s {layout.url('orders_health', '/metrics')} | grep ^remora_"),
         ("its last record", "tail -n 1 orders/access.log"),
-        ("whose certificate is this", f"{remora} certs inspect web/identity/tls.crt --bundle web/identity/ca.crt"),
+        ("whose certificate is this", f"{remora} certs inspect batch/identity/tls.crt --bundle batch/identity/ca.crt"),
         ("edit a policy: web may delete now", """sed -i 's/"POST"/"POST","DELETE"/' policies/orders.yaml"""),
         ("a second later the next request is answered", f"curl -X DELETE {layout.url('web_app', '/orders/8')}"),
+        ("replace the root: the authority tells each step below", f"{authority} rotate root {where}"),
+        ("who has not confirmed it, and when the old one leaves", f"{authority} status {where}"),
+        ("orders is nobody any more: soon web cannot reach it", f"{authority} revoke {where} {orders}"),
+        ("take that back: certificates from before stay refused", f"{authority} lift {where} {orders}"),
+        (
+            "so it needs a token, as on its first day",
+            f"{authority} token create {where} {orders} > {REVOKED}/{TOKEN}",
+        ),
+        ("who got a certificate, and who was refused", "tail -n 3 audit.log"),
     )
     lines = screen.title("Try it, in another terminal")
     for why, command in tries:
@@ -252,7 +287,7 @@ def news(screen: Screen, said: Mapping[str, Sequence[str]], layout: Layout, at: 
     """Show what sidecars took of what is mounted, or rejected, each thing once with those who say it."""
     lines: list[str] = []
     for text, workloads in said.items():
-        rejected = " rejected, " in text
-        sign = screen.paint("fault", YELLOW) if rejected else screen.paint("new  ", CYAN)
+        is_fault = " rejected, " in text or "cannot be renewed" in text or text.startswith("refused ")
+        sign = screen.paint("fault", YELLOW) if is_fault else screen.paint("new  ", CYAN)
         lines += screen.wrapped(f"{layout.short(text)} ({_join(workloads)})", " " * 18, first=f"  {at}  {sign} ")
     return lines

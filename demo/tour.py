@@ -44,7 +44,7 @@ class Step:
 
     @property
     def allowed(self) -> bool:
-        return all(verdict.decision == "allow" for verdict in self.verdicts)
+        return all(verdict.decision == "allow" and verdict.reason == "ok" for verdict in self.verdicts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

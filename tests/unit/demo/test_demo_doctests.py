@@ -8,7 +8,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("name", ["callers", "inside", "picture", "records", "rotation", "screen"])
+@pytest.mark.parametrize("name", ["authority", "callers", "inside", "picture", "records", "rotation", "screen"])
 def test_examples(name: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"demo.{name}"))
     assert outcome.attempted

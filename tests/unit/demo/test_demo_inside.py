@@ -1,10 +1,11 @@
-"""What a sidecar says of itself is found in its log, and what all of them say is told once."""
+"""What sidecars and the authority say of themselves is found in their logs, and told once."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from demo.inside import InForce, SidecarLogs, in_force, last_in_force
+from demo.inside import AuthorityLogs, InForce, SidecarLogs, in_force, last_in_force
 from demo.layout import WORKLOADS, Layout
 
 TAKEN = "2030-01-01T00:00:00.000Z INFO    remora: {} generation {} in force: {}\n"
@@ -70,3 +71,37 @@ def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
     say(layout, "web", text[60:])
     logs.news(0.5)
     assert logs.news(2.0) == {"policy: what is mounted is again what is in force": ["web"]}
+
+
+def test_a_renewal_is_no_news_and_one_that_fails_is(tmp_path: Path) -> None:
+    layout = layout_with_logs(tmp_path)
+    logs = SidecarLogs(layout)
+    fault = "our certificate cannot be renewed, the one in force has 9 s left: no answer"
+    say(layout, "web", TAKEN.format("certificates", 3, "serial 60, 24.0 h left"))
+    say(layout, "web", f"2030-01-01T00:00:00.000Z WARNING remora.enrolment: {fault}\n")
+    logs.news(0.0)
+    assert logs.news(1.0) == {fault: ["web"]}
+
+
+def test_the_authority_tells_its_steps_and_whom_it_refuses(tmp_path: Path) -> None:
+    layout = Layout(directory=tmp_path, base=21_000)
+    layout.authority_log.write_text("I remora.authority: rotation: of before\n")
+    layout.audit_log.touch()
+    logs = AuthorityLogs(layout)
+    with layout.authority_log.open("a") as log:
+        log.write("I remora.authority: serving\nI remora.authority: rotation: made a root\n")
+    nobody = {"event": "refused", "caller": None, "presented_unverified": None, "message": "bring a token"}
+    lines = (
+        {"event": "issued", "caller": "spiffe://td/a"},
+        nobody,
+        nobody | {"presented_unverified": "spiffe://td/b"},
+        nobody | {"caller": "spiffe://td/c", "presented_unverified": "spiffe://td/b"},
+    )
+    layout.audit_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert logs.news() == [
+        "rotation: made a root",
+        "refused somebody: bring a token",
+        "refused spiffe://td/b: bring a token",
+        "refused spiffe://td/c: bring a token",
+    ]
+    assert logs.news() == []

@@ -9,6 +9,7 @@ from demo_samples import LAYOUT, spiffe
 
 from demo.layout import PORTS, WORKLOADS, Layout, identity_of
 from proxy.config import load_config
+from proxy.config_values import IdentityAuthority
 
 
 def test_a_port_tells_whose_it_is() -> None:
@@ -29,6 +30,8 @@ def test_the_configurations_join_the_workloads() -> None:
         assert config.workload.labels == {"app": name}
         assert [port.app.port for port in config.inbound] == [LAYOUT.port(f"{name}_app")]
         assert config.policy.default == "deny"
+        assert isinstance(config.identity, IdentityAuthority)
+        assert config.identity.url == LAYOUT.url("authority", scheme="https")
         for service in config.outbound.services.values():
             assert [endpoint.port for endpoint in service.endpoints] == [LAYOUT.port(f"{service.name}_mesh")]
             assert [str(identity) for identity in service.identities] == [identity_of(service.name)]
@@ -46,7 +49,9 @@ def test_the_configurations_join_the_workloads() -> None:
 def test_a_directory_may_have_any_name(name: str) -> None:
     layout = Layout(directory=Path("/tmp") / name, base=21_000)
     config = load_config(layout.sidecar_configuration("web").encode(), "web")
-    assert config.identity.directory == str(layout.identity("web"))
+    assert isinstance(config.identity, IdentityAuthority)
+    assert config.identity.token_file == str(layout.token("web"))
+    assert config.identity.bundle_file == str(layout.bundle)
     assert config.telemetry.access_log == str(layout.access_log("web"))
 
 

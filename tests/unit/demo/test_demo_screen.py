@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from demo_samples import LAYOUT, access
+from demo_samples import LAYOUT, access, spiffe
 
 from demo import screen as draw
 from demo.callers import Sight, alert_in
@@ -21,6 +21,8 @@ PLAIN = Screen(width=80, colour=False)
 WIDE = Screen(width=100, colour=False)
 COLOURED = Screen(width=80, colour=True)
 REJECTED = "policy rejected, the last valid ones stay in force: /somewhere/mesh/policies/orders.yaml:3:1: no such key"
+ISSUED = {"event": "issued", "identity": spiffe("orders"), "serial": "5f" * 20, "reason": None}
+REFUSED = {"event": "refused", "identity": spiffe("orders"), "reason": "join_token_used"}
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -32,6 +34,7 @@ def result(step: Step = STEPS[3], faults: tuple[str, ...] = (), accesses: tuple[
 def everything(screen: Screen) -> list[str]:
     results = [result(step) for step in STEPS]
     lines = draw.topology(screen, LAYOUT, shipped_policies=True)
+    lines += draw.identities(screen, LAYOUT, ["0123456789ab"], [REFUSED, ISSUED], "10s")
     for number, each in enumerate(results, start=1):
         lines += draw.step(screen, number, each, LAYOUT)
     rotated = Rotation(faults=("one of a hundred requests failed, and that is one too many",))
@@ -81,6 +84,14 @@ def test_policies_of_ones_own_are_not_described() -> None:
     assert "web may GET" not in text
 
 
+def test_the_audit_line_of_one_certificate_is_shown_as_it_stands() -> None:
+    text = " ".join("\n".join(draw.identities(WIDE, LAYOUT, ["0123456789ab"], [REFUSED, ISSUED], "10s")).split())
+    assert "https://127.0.0.1:21001 as ns/remora-system/sa/remora-authority of cluster.local" in text
+    assert "0123456789ab" in text
+    assert f'audit.log {{"event": "issued", "identity": "{spiffe("orders")}", "serial": "{"5f" * 20}"}}' in text
+    assert "join_token_used" not in text
+
+
 def test_what_the_sidecar_said_is_what_is_shown() -> None:
     text = "\n".join(draw.step(WIDE, 4, result(), LAYOUT))
     assert " 4  DENIED BY ROUTE" in text
@@ -113,7 +124,7 @@ def test_faults_are_shown_and_counted() -> None:
 def test_a_rotation_counts_as_neither_allowed_nor_denied() -> None:
     good, bad = Rotation(faults=()), Rotation(faults=("a request failed",))
     assert draw.verdict(PLAIN, [result(STEPS[0]), good])[-1] == (
-        "All 2 came out as they should: 1 allowed, 0 denied, every certificate rotated."
+        "All 2 came out as they should: 1 allowed, 0 denied, the root and every certificate rotated."
     )
     assert draw.verdict(PLAIN, [result(STEPS[0]), bad])[-1] == "1 of 2 did not come out as they should: 2."
 
@@ -144,6 +155,7 @@ def test_every_command_to_try_survives_being_broken(width: int) -> None:
     commands = [shlex.split(line) for line in block.splitlines()[2:] if not line.strip().startswith("#")]
     assert ["sed", "-i", 's/"POST"/"POST","DELETE"/', "policies/orders.yaml"] in commands
     assert ["remora", "status", "--admin", "127.0.0.1:21023"] in commands
+    assert ["remora", "authority", "rotate", "root", "--directory", "authority"] in commands
     assert all(command[0] in ("cd", "curl", "remora", "sed", "tail") for command in commands)
 
 
