@@ -113,3 +113,52 @@ def test_a_signer_that_is_held_to_its_names_cannot_give_others(tmp_path: Path) -
     assert openssl_verify(tmp_path, forged(identity("orders")), bundle) == "OK"
     said = openssl_verify(tmp_path, forged("spiffe://abroad.example/ns/demo/sa/orders"), bundle)
     assert "permitted subtree violation" in said
+
+
+def pki(base: Path, *algorithm: str, names: str = "") -> Path:
+    """An organisation's root and intermediate, made by openssl alone; the key is PKCS#8 as openssl writes it."""
+    made = base / "pki"
+    made.mkdir()
+    (made / "extensions").write_text(
+        "[root]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
+        "subjectKeyIdentifier=hash\n"
+        "[intermediate]\nbasicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n"
+        "subjectAltName=URI:spiffe://cluster.local\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n" + names
+    )
+    for name, issuer in (("root", ["-key", "root.key"]), ("intermediate", ["-CA", "root.crt", "-CAkey", "root.key"])):
+        for words in (
+            ["genpkey", *algorithm, "-out", f"{name}.key"],
+            ["req", "-new", "-key", f"{name}.key", "-subj", f"/O=Example/CN={name}", "-out", f"{name}.csr"],
+            ["x509", "-req", "-in", f"{name}.csr", *issuer, "-days", "90", "-extfile", "extensions",
+             "-extensions", name, "-out", f"{name}.crt"],
+        ):  # fmt: skip
+            subprocess.run(["openssl", *words], cwd=made, capture_output=True, text=True, timeout=60, check=True)
+    (made / "root.key").unlink()  # it stays where it was made
+    return made
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"),
+    ],
+    ids=["P-256", "RSA-3072"],
+)
+def test_leaves_of_an_intermediate_that_an_organisation_made(
+    authority: AuthorityProcess, algorithm: tuple[str, ...]
+) -> None:
+    made = pki(authority.base, *algorithm)
+    authority.order("init", "--import", str(made))
+    authority.bundle_file.write_text(authority.order("export bundle", "--form", "pem"))
+    authority.start()
+    svid = authority.enrol(token=authority.token())
+    assert svid.chain[1] == x509.load_pem_x509_certificate((made / "intermediate.crt").read_bytes())
+    taken(authority, svid.chain, own(authority))
+
+
+def test_an_intermediate_that_may_not_name_us_is_not_imported(authority: AuthorityProcess) -> None:
+    other = "nameConstraints=critical,permitted;URI:other.example\n"
+    made = pki(authority.base, "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", names=other)
+    said = authority.refused("init", "--import", str(made))
+    assert "cluster.local" in said
