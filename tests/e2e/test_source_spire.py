@@ -82,7 +82,7 @@ async def test_two_sidecars_speak_by_their_identities_and_by_each_that_follows(m
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(450)
 @pytest.mark.asyncio
 async def test_a_struck_entry_counts_when_the_certificate_ends(mesh: Mesh, spire: Spire) -> None:
     entry = spire.enter("orders")
@@ -100,8 +100,8 @@ async def test_a_struck_entry_counts_when_the_certificate_ends(mesh: Mesh, spire
     assert "has ended" in sentence
     assert await ask(mesh, web) == 503
     spire.enter("orders")
-    # It asks again after a wait, which has grown meanwhile: to 150 s at most.
-    await eventually(lambda: orders.app.sidecar.ready and serial(orders) != held, lambda: readiness.missing, 180.0)
+    # It asks again after a wait, which has grown meanwhile to 150 s at most; the agent may hear of it too late for one.
+    await eventually(lambda: orders.app.sidecar.ready and serial(orders) != held, lambda: readiness.missing, 330.0)
     deadline = time.monotonic() + LONG
     while await ask(mesh, web) != 200:  # who was refused is left alone for a while
         assert time.monotonic() < deadline
