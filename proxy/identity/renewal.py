@@ -76,6 +76,7 @@ class Renewal:
         """An attempt came to nothing; `asked` are the seconds that the authority asked us to wait, 0 for none.
 
         Towards the end of the certificate attempts come closer: a quarter of what is left, and no less than a second.
+        Those count for nothing afterwards: who has no certificate any more should not wait longest.
 
         >>> after = Renewal()
         >>> waits = []
@@ -87,10 +88,12 @@ class Renewal:
         """
         wait = min(FIRST_RETRY * 2 ** min(self.failures, 10), LONGEST_RETRY)
         left = self.not_after - now
-        if left > 0:
-            wait = min(wait, max(left / 4, FIRST_RETRY))
+        is_hurried = left > 0 and wait > max(left / 4, FIRST_RETRY)
+        if is_hurried:
+            wait = max(left / 4, FIRST_RETRY)
         wait = max(wait * (1 - SPREAD * _within(jitter)), min(max(asked, 0.0), LONGEST_RETRY))
-        return replace(self, due=now + wait, failures=self.failures + 1)
+        failures = max(self.failures, 1) if is_hurried else self.failures + 1
+        return replace(self, due=now + wait, failures=failures)
 
     def at_once(self, now: float) -> Renewal:
         """Something made the certificate worthless before its time: renew now, unless retries are under way."""

@@ -133,3 +133,11 @@ def test_more_is_named_with_its_direction() -> None:
 
 def test_durations_read_well() -> None:
     assert [duration_words(seconds) for seconds in (3600.0, 61.0, 59.4, 0.0)] == ["1.0 h", "1.0 min", "59 s", "0 s"]
+
+
+def test_attempts_before_the_end_do_not_make_the_first_one_after_it_late() -> None:
+    renewal, now = Renewal().issued(0.0, 60.0, 0.0, 0.5), 30.0
+    while now < 60.0:
+        renewal = renewal.failed(now, 0.0)
+        now = renewal.due
+    assert renewal.failed(now, 0.0).due - now <= 16.0
