@@ -55,13 +55,13 @@ GROWN = Grown(entries=10, empty=[START], grown=[START], reports=[(0.2, 0.1), (0.
 
 
 def test_replicas_come_from_renewals_polls_and_what_is_done_by_the_clock() -> None:
-    # 5 ms a renewal, 2.3 of them a second; 1 ms a poll, 370 a second with the jitter; 10 ms a second by the clock.
+    # 5 ms a renewal, 2.3 of them a second; 1 ms a poll, 351 a second with the jitter; 10 ms a second by the clock.
     loads = {name: load() for name in LOADS} | {RENEWALS: load(asked=400, cpu=2.0), POLLS: load(asked=2_000, cpu=2.0)}
     rows = {row.name: row.figure.median for row in sheet(MACHINE, [], fresh(), [loads], GROWN).rows}
     assert rows["renewals"] == 200.0
     assert rows["renewals: CPU of the authority for one"] == 5.0
     assert rows["renewals: part of its core that was used"] == 1.0
-    assert rows["cores for 100,000 sidecars"] == pytest.approx(0.0116 + 0.351 + 0.01, abs=0.02)
+    assert rows["cores for 100,000 sidecars"] == pytest.approx(0.0116 + 0.351 + 0.01, abs=0.001)
     assert rows["replicas for them, their cores used to 50%"] == 1
 
 
