@@ -31,6 +31,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from certs.der import is_whole
 from certs.spiffe import SpiffeIdError, TrustDomain, parse_trust_domain
 from certs.strict_json import parse_json
 
@@ -276,6 +277,9 @@ def _read_entry(entry: object, source: str) -> x509.Certificate | None:
 def _require_authorities(certificates: list[x509.Certificate], source: str) -> None:
     faults = []
     for number, certificate in enumerate(certificates, start=1):
+        if not is_whole(certificate):
+            faults.append(f"{source}: certificate {number} cannot be decoded by OpenSSL; copy the whole file again")
+            continue
         try:
             is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         except (*_UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography import x509
+from OpenSSL import crypto
 
 SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 """The object identifier 2.5.29.17, as it is encoded."""
@@ -45,6 +46,23 @@ def raw_extensions(certificate: x509.Certificate) -> list[RawExtension]:
         if tag == _EXTENSIONS:
             return [_extension(entry) for entry in _sequence(value)]
     return []
+
+
+def is_whole(certificate: x509.Certificate) -> bool:
+    """Tells whether OpenSSL can decode a certificate too, all of it at once.
+
+    `cryptography` decodes a certificate's names and extensions only when they are asked for; handshakes are made by
+    OpenSSL, and a file of which it cannot take one certificate must be refused while somebody is there to read why.
+
+    >>> from certs.testing import MemoryAuthority
+    >>> is_whole(MemoryAuthority("cluster.local").bundle.certificates[0])
+    True
+    """
+    try:
+        crypto.X509.from_cryptography(certificate)
+    except crypto.Error:
+        return False
+    return True
 
 
 def general_names(extension_value: bytes) -> list[tuple[int, bytes]]:

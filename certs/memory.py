@@ -191,6 +191,14 @@ def tampered(certificate: x509.Certificate) -> x509.Certificate:
     return x509.load_der_x509_certificate(bytes(der))
 
 
+def half_readable(certificate: x509.Certificate) -> x509.Certificate:
+    """Returns the certificate with a name of no string type: `cryptography` loads it, OpenSSL does not."""
+    der = certificate.public_bytes(Encoding.DER)
+    attribute = bytes.fromhex("06035504")  # id-at (X.520), the first three arcs of every common attribute
+    tag = der.index(attribute) + len(attribute) + 1
+    return x509.load_der_x509_certificate(der[:tag] + b"\xaf" + der[tag + 1 :])
+
+
 def _make_key(name: str) -> PrivateKey:
     kind, _, bits = name.partition("-")
     if kind == "rsa":

@@ -24,6 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from OpenSSL import crypto
 
 from certs.bundle import BundleError, TrustBundle, bundles_in, parse_pem
+from certs.der import is_whole
 from certs.files import StoreError, digest, key_file_warnings, publish, read_files
 from certs.keys import KeyFileError, PrivateKey, PublicKey, public_key_bytes, read_key
 from certs.spiffe import SpiffeId, TrustDomain
@@ -141,7 +142,7 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
         chain = tuple(x509.load_pem_x509_certificates(pem))
     except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         chain = ()
-    if len(chain) != pem.count(_PEM_MARK):
+    if len(chain) != pem.count(_PEM_MARK) or not all(is_whole(certificate) for certificate in chain):
         raise ValueError("a certificate in it cannot be decoded; copy the whole PEM file again")
     return chain
 

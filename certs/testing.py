@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from certs.authority import Svid
 from certs.broken import BROKEN, INVALID_IDS, BrokenCase, with_uri
-from certs.memory import MemoryAuthority, Shape, set_files, tampered, write_set
+from certs.memory import MemoryAuthority, Shape, half_readable, set_files, tampered, write_set
 
 __all__ = [
     "BROKEN",
@@ -23,6 +23,7 @@ __all__ = [
     "MemoryAuthority",
     "Shape",
     "Svid",
+    "half_readable",
     "set_files",
     "tampered",
     "with_uri",

@@ -23,7 +23,7 @@ from certs.bundle import (
 )
 from certs.profile import key_usage
 from certs.spiffe import TrustDomain
-from certs.testing import MemoryAuthority
+from certs.testing import MemoryAuthority, half_readable
 
 TD = TrustDomain("cluster.local")
 
@@ -59,6 +59,7 @@ def test_pem_faults_name_the_source_and_the_mend(memory: MemoryAuthority) -> Non
         (memory.bundle.to_pem()[:-60], "cannot be decoded"),
         (memory.bundle.to_pem() + memory.bundle.to_pem()[:200], "cannot be decoded"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be decoded"),
+        (half_readable(memory.root).public_bytes(Encoding.PEM), "certificate 1 cannot be decoded by OpenSSL"),
         (b"#" * (MAX_BUNDLE_BYTES + 1), "larger than"),
     ]
     for pem, words in cases:
@@ -87,6 +88,13 @@ def test_jwks_entry_is_a_key_of_rfc_7517_with_one_certificate(memory: MemoryAuth
     assert entry["x5c"] == [base64.b64encode(memory.root.public_bytes(Encoding.DER)).decode()]
     numbers = memory.root.public_key().public_numbers()  # type: ignore[union-attr]
     assert base64.urlsafe_b64decode(str(entry["x"]) + "=") == numbers.x.to_bytes(32, "big")  # type: ignore[union-attr]
+
+
+def test_jwks_of_a_root_that_openssl_cannot_decode(memory: MemoryAuthority) -> None:
+    der = half_readable(memory.root).public_bytes(Encoding.DER)
+    document = jwks(entry_of(memory), entry_of(memory, x5c=[base64.b64encode(der).decode()]))
+    with pytest.raises(BundleError, match=r"keys\[1\]: .*cannot be decoded by OpenSSL"):
+        parse_jwks(TD, document)
 
 
 def test_jwks_of_an_rsa_root(memory: MemoryAuthority) -> None:

@@ -12,7 +12,7 @@ from certs.keys import KeyFileError, generate_key, read_key, write_key
 from certs.profile import key_usage
 from certs.spiffe import SpiffeId
 from certs.store import IdentitySet, SetError, chain_fault, judge_set
-from certs.testing import BROKEN, MemoryAuthority, Shape, set_files, tampered
+from certs.testing import BROKEN, MemoryAuthority, Shape, half_readable, set_files, tampered
 
 ORDERS = SpiffeId.parse("spiffe://cluster.local/ns/demo/sa/orders")
 
@@ -48,6 +48,17 @@ def test_a_good_set_is_taken(memory: MemoryAuthority, files: dict[str, bytes]) -
 
 def test_the_key_does_not_show(memory: MemoryAuthority, files: dict[str, bytes]) -> None:
     assert "Private" not in repr(judge(memory, files))
+
+
+@pytest.mark.parametrize("place", ["tls.crt", "ca.crt"])
+def test_a_certificate_that_openssl_cannot_decode_is_a_fault_of_its_file(
+    memory: MemoryAuthority, files: dict[str, bytes], place: str
+) -> None:
+    bad = half_readable(memory.intermediate if place == "tls.crt" else memory.root)
+    added = bad.public_bytes(serialization.Encoding.PEM)
+    [fault] = faults_of(memory, {**files, place: files[place] + added})
+    assert fault.startswith(f"{place}: ")
+    assert "cannot be decoded" in fault
 
 
 def test_the_chain_ends_when_its_first_certificate_does(memory: MemoryAuthority) -> None:
