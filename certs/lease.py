@@ -3,9 +3,10 @@
 Each replica reads the Lease every `retry_period`, calls `observe`, then `decide`, and does what that says. A write
 carries the resourceVersion that was read, so of two replicas that acquire at once the API server refuses one.
 
-1. No clock is compared with another machine's. The holder's renewTime says only *that* it renewed: the Lease has
-   expired when its content has not changed for its duration by our own monotonic clock (`local`, seconds), counted
-   from when we first saw that content. A wall clock that jumps by an hour moves nothing but the text that is written.
+1. No clock is compared with another machine's. The Lease has expired when neither its content nor its resourceVersion
+   has changed for its duration by our own monotonic clock (`local`, seconds), counted from when we first saw them. The
+   renewTime would not do: a holder whose wall clock stands still writes the same one again, and has renewed all the
+   same. A wall clock that jumps by an hour moves nothing but the text that is written.
 2. A leader stops before the others may begin: it counts as such for `renew_deadline` after the *begin* of its last
    successful renewal, the others wait for the longer `lease_duration` after they have *seen* it.
 3. `me` is a name of one process alone (the pod's uid and a random part). Who finds their own name there renews.
@@ -49,10 +50,12 @@ class Terms:
 class View:
     """What this replica has seen: the Lease's content, and when (`local`) it first was so.
 
-    `renewed_at` is when our last successful write began, None while we do not lead.
+    `version` is the API server's for that content. `renewed_at` is when our last successful write began, None while we
+    do not lead.
     """
 
     spec: Mapping[str, object] | None = None
+    version: object = None
     observed_at: float = 0.0
     renewed_at: float | None = None
 
@@ -97,14 +100,15 @@ def observe(view: View, lease: Mapping[str, object] | None, local: float) -> Vie
     100.0
     """
     spec = None if lease is None else _object(lease, "spec")
-    if spec == view.spec and view.spec is not None:
+    version = _version(lease)
+    if view.spec is not None and (spec, version) == (view.spec, view.version):
         return view
-    return dataclasses.replace(view, spec=spec, observed_at=local)
+    return dataclasses.replace(view, spec=spec, version=version, observed_at=local)
 
 
 def renewed(view: View, lease: Mapping[str, object], began: float) -> View:
     """Takes in that the API server took our Acquire or Renew, which we began to send at `began`."""
-    return View(spec=_object(lease, "spec"), observed_at=began, renewed_at=began)
+    return View(spec=_object(lease, "spec"), version=_version(lease), observed_at=began, renewed_at=began)
 
 
 def stepped_down(view: View) -> View:
@@ -192,6 +196,10 @@ def _document(
     }
     base = lease if lease is not None else {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
     return {**base, "spec": {**spec, **ours}}
+
+
+def _version(lease: Mapping[str, object] | None) -> object:
+    return None if lease is None else _object(lease, "metadata").get("resourceVersion")
 
 
 def _duration(spec: Mapping[str, object], terms: Terms) -> float:

@@ -105,6 +105,15 @@ def test_a_leaders_clock_that_jumps_does_not_end_its_lead(jump: datetime.timedel
     assert isinstance(b.step(103.0), Wait)
 
 
+def test_a_leader_whose_wall_clock_stands_still_renews_all_the_same() -> None:
+    spec = {"holderIdentity": "b", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    first, second = ({"metadata": {"resourceVersion": version}, "spec": spec} for version in ("7", "8"))
+    view = observe(observe(View(), first, 100.0), second, 110.0)
+    assert isinstance(decide(second, view, Terms(me="a"), NOW, 124.9), Wait)
+    assert isinstance(decide(second, view, Terms(me="a"), NOW, 125.0), Acquire)
+    assert observe(view, second, 120.0) == view
+
+
 def test_never_two_leaders_whatever_the_moment() -> None:
     for silent_from in range(100, 140):
         shared: dict[str, Any] = {}
