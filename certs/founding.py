@@ -11,7 +11,7 @@ from certs.revocations import Revocations
 from certs.revocations_json import revocations_to_json
 from certs.rotation import Pace, begin
 from certs.signers import intermediate_made, judge_pair, root_made
-from certs.state_store import JOINS, REVOCATIONS, StateError, StateStore
+from certs.state_store import JOINS, REVOCATIONS, StateConflict, StateError, StateStore
 
 
 def found(
@@ -44,7 +44,15 @@ def found(
         root_offline=kept is None,
     )
     for name, empty in ((JOINS, JoinBook().to_json()), (REVOCATIONS, revocations_to_json(Revocations()))):
-        if not store.replace_document(name, store.document(name), empty):
-            raise StateError(f"{name}: somebody else writes it; let one authority begin")
+        before = store.document(name)
+        if before == empty:
+            continue
+        # What is in it was there before, or is of one who began meanwhile: the state is written before any of it, so
+        # asking now tells which.
+        if before is not None and store.has_state():
+            raise StateConflict("another authority was begun meanwhile; let one begin")
+        # Of two that begin at once one writes the empty list, and it is the other's as well: the state decides.
+        if not store.replace_document(name, before, empty) and store.document(name) != empty:
+            raise StateConflict(f"{name}: somebody else writes it; let one authority begin")
     # Last of all: an authority without a state is none yet, and is begun anew.
     store.save(dataclasses.replace(state, refresh_hint=refresh_hint))

@@ -1,4 +1,4 @@
-"""Talks to the Kubernetes API server: the few calls that the authority needs, synchronous, for use in a thread.
+"""Talks to the Kubernetes API server: the few calls that authority and injector need, synchronous, for a thread.
 
 One connection for each call: they are rare (a renewal a day for each sidecar, a Lease every two seconds), and none
 can be found dead. Redirects are not followed, so the token goes to the configured server and nowhere else. It is read
@@ -12,8 +12,9 @@ import json
 import os
 import re
 import ssl
+import tempfile
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,9 @@ from typing import Final
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """A Secret or ConfigMap holds at most 1 MiB, a third more in base64; beyond this it is no answer for us."""
+
+PAGE: Final = 50
+"""Members of a collection that are asked for at once: injected pods of 80 KiB each still fit MAX_ANSWER."""
 
 DEFAULT_TIMEOUT: Final = 10.0
 """For each step of the network. Above the API server's ordinary second, below a Lease's duration."""
@@ -33,9 +37,12 @@ _COLLECTIONS: Final = {
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
 }
+_CLUSTER_WIDE: Final = {
+    "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+}
 _MENDS: Final = {
     401: "check that the token file holds a token of this cluster for the API server",
-    403: "give the authority's ServiceAccount this verb on this resource in its Role",
+    403: "give our ServiceAccount this verb on this resource in its Role",
     404: "check the name and the namespace, and that the API is served by this cluster",
     409: "read the object again and write the change anew",
     422: "check the object against the API's schema",
@@ -44,13 +51,17 @@ _MENDS: Final = {
 
 
 class KubeError(Exception):
-    """A call that failed: `status` is HTTP's, 0 when there was no answer; `reason` is Kubernetes' word for it."""
+    """A call that failed: `status` is HTTP's, 0 when there was no answer; `reason` is Kubernetes' word for it.
 
-    def __init__(self, status: int, reason: str, what: str, mend: str) -> None:
+    `said` is the API server's sentence. It is not always in the message, because it may quote the object.
+    """
+
+    def __init__(self, status: int, reason: str, what: str, mend: str, said: str = "") -> None:
         super().__init__(f"{what}; {mend}")
         self.status = status
         self.reason = reason
         self.mend = mend
+        self.said = said
 
 
 class KubeConflict(KubeError):
@@ -65,7 +76,12 @@ class KubeServer:
     token_file: Path | None = None
     token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
+    ca: str | None = None
+    """The roots as PEM, instead of a file."""
+    certificate: str | None = field(default=None, repr=False)
+    """A client certificate and its key as PEM, one after the other: how a kubeconfig may prove its user."""
     timeout: float = DEFAULT_TIMEOUT
+    user_agent: str = "remora-authority"
 
 
 def in_cluster(environment: Mapping[str, str] = os.environ, directory: Path = SERVICE_ACCOUNT) -> KubeServer:
@@ -84,6 +100,14 @@ def in_cluster(environment: Mapping[str, str] = os.environ, directory: Path = SE
         )
     shown = f"[{host}]" if ":" in host else host
     return KubeServer(url=f"https://{shown}:{port}", token_file=directory / "token", ca_file=directory / "ca.crt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeAnswer:
+    """What a path answered: the document, and the header `Date`, by which its clock can be held against ours."""
+
+    document: dict[str, object]
+    date: str | None
 
 
 class KubeClient:
@@ -123,7 +147,7 @@ class KubeClient:
         return self._call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
 
     def get(self, kind: str, namespace: str, name: str) -> dict[str, object] | None:
-        """Reads a Pod, ServiceAccount, Secret, ConfigMap or Lease; None when there is none (404)."""
+        """Reads an object; None when there is none (404). `namespace` is "" for a kind that has none."""
         try:
             return self._call("GET", f"{_collection(kind, namespace)}/{_name(name)}")
         except KubeError as error:
@@ -139,8 +163,42 @@ class KubeClient:
         """Makes a Secret, ConfigMap or Lease and returns it with its resourceVersion."""
         return self._call("POST", _collection(kind, namespace), document)
 
+    def try_create(self, kind: str, namespace: str, document: Mapping[str, object]) -> dict[str, object]:
+        """Has an object admitted and returns it as it would be kept; nothing is kept (dryRun=All)."""
+        return self._call("POST", f"{_collection(kind, namespace)}?dryRun=All", document)
+
+    def read(self, path: str) -> KubeAnswer:
+        """Reads a path of the API, such as /version; the caller answers for what it is made of."""
+        return self._answer("GET", path, None)
+
+    def read_all(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[dict[str, object]]:
+        """Reads the members of a collection, PAGE at a time; `query` may have a labelSelector."""
+        wanted = {**(query or {}), "limit": str(PAGE)}
+        while True:
+            document = self._call("GET", f"{path}?{urllib.parse.urlencode(wanted)}")
+            items, metadata = document.get("items"), document.get("metadata")
+            yield from (item for item in items if isinstance(item, dict)) if isinstance(items, list) else ()
+            token = metadata.get("continue") if isinstance(metadata, dict) else None
+            if not token:
+                return
+            wanted["continue"] = str(token)
+
+    def may(self, attributes: Mapping[str, str]) -> bool:
+        """Asks whether we may do something (SelfSubjectAccessReview; `attributes` are its resourceAttributes)."""
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": dict(attributes)},
+        }
+        answer = self._call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        status = answer.get("status")
+        return isinstance(status, dict) and status.get("allowed") is True
+
     def update(self, kind: str, namespace: str, name: str, document: Mapping[str, object]) -> dict[str, object]:
-        """Replaces an object. A document without resourceVersion is refused here: it would overwrite blindly."""
+        """Replaces an object (`namespace` as for `get`).
+
+        A document without resourceVersion is refused here: it would overwrite blindly.
+        """
         metadata = document.get("metadata")
         if not isinstance(metadata, dict) or not metadata.get("resourceVersion"):
             raise KubeError(
@@ -168,21 +226,25 @@ class KubeClient:
 
     def jwks(self) -> bytes:
         """Reads the cluster's public keys, for certs.callers.oidc.parse_keys."""
-        return self._exchange("GET", "/openid/v1/jwks", None)
+        return self._exchange("GET", "/openid/v1/jwks", None)[0]
 
     def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, object]:
+        return self._answer(method, path, body).document
+
+    def _answer(self, method: str, path: str, body: Mapping[str, object] | None) -> KubeAnswer:
+        content, date = self._exchange(method, path, body)
         try:
-            document: object = json.loads(self._exchange(method, path, body))
+            document: object = json.loads(content)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
             raise KubeError(
                 0, "BadAnswer", f"{method} {path}: the answer is no JSON object", f"check that {self._server.url} is it"
             )
-        return document
+        return KubeAnswer(document=document, date=date)
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, object] | None) -> bytes:
-        headers = {"Accept": "application/json", "User-Agent": "remora-authority"}
+    def _exchange(self, method: str, path: str, body: Mapping[str, object] | None) -> tuple[bytes, str | None]:
+        headers = {"Accept": "application/json", "User-Agent": self._server.user_agent}
         token = self._token()
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -217,7 +279,7 @@ class KubeClient:
             )
         if not 200 <= answer.status < 300:
             raise _error(answer.status, content, f"{method} {path}")
-        return content
+        return content, answer.headers.get("Date")
 
     def _token(self) -> str | None:
         file = self._server.token_file
@@ -239,20 +301,45 @@ class KubeClient:
             return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         file = self._server.ca_file
         try:
-            context = ssl.create_default_context(cafile=file)
+            context = ssl.create_default_context(cafile=file, cadata=self._server.ca)
         except (OSError, ssl.SSLError) as error:
             raise KubeError(
                 0,
                 "NoRoots",
-                f"{file}: no CA certificate can be read ({type(error).__name__})",
-                "mount the cluster's CA",
+                f"{file or 'the given roots'}: no CA certificate can be read ({type(error).__name__})",
+                "mount the cluster's CA" if file else "give the cluster's CA as PEM",
             ) from None
+        if self._server.certificate is not None:
+            _show_certificate(context, self._server.certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=context)
 
 
+def _show_certificate(context: ssl.SSLContext, pem: str) -> None:
+    # The ssl module reads a key from a file alone; this one only we may read, and it is gone at once.
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem", encoding="ascii") as file:
+            file.write(pem)
+            file.flush()
+            context.load_cert_chain(file.name, password=lambda: "")
+    except (OSError, ssl.SSLError, UnicodeEncodeError) as error:
+        raise KubeError(
+            0,
+            "BadClientCertificate",
+            f"the client certificate and its key cannot be used ({type(error).__name__})",
+            "check that they are PEM, belong together, and that the key has no passphrase",
+        ) from None
+
+
 def _collection(kind: str, namespace: str) -> str:
+    if kind in _CLUSTER_WIDE:
+        return _CLUSTER_WIDE[kind]
     if kind not in _COLLECTIONS:
-        raise KubeError(0, "BadKind", f"{kind[:60]!r} is no kind that is used here", f"use {', '.join(_COLLECTIONS)}")
+        raise KubeError(
+            0,
+            "BadKind",
+            f"{kind[:60]!r} is no kind that is used here",
+            f"use {', '.join((*_COLLECTIONS, *_CLUSTER_WIDE))}",
+        )
     return _COLLECTIONS[kind].format(_name(namespace))
 
 
@@ -271,10 +358,11 @@ def _error(status: int, content: bytes, what: str) -> KubeError:
     members = document if isinstance(document, dict) and document.get("kind") == "Status" else {}
     reason, message = str(members.get("reason", "")), str(members.get("message", ""))
     # A complaint about the object itself (400, 422) may quote what is in it: a Secret, or a token under review.
-    told = f" ({_printable(message)})" if message and status in (401, 403, 404, 409, 429) else ""
+    said = _printable(message)
+    told = f" ({said})" if message and status in (401, 403, 404, 409, 429) else ""
     made = KubeConflict if status == 409 else KubeError
     mend = _MENDS.get(status, "look into the API server's log")
-    return made(status, _printable(reason) or "Unknown", f"{what}: the API server answers {status}{told}", mend)
+    return made(status, _printable(reason) or "Unknown", f"{what}: the API server answers {status}{told}", mend, said)
 
 
 def _printable(text: str) -> str:

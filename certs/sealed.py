@@ -4,8 +4,9 @@ The secret is named by a source, one word before a colon:
 
     file:PATH           the first line of a file         env:NAME   an environment variable
     fd:N                a descriptor, read to its end    command:PROG ARGS
+    secret:NAME         a Secret of Kubernetes, which the caller fetches
 
-The first three give a passphrase, under which keys are encrypted as PKCS#8 PEM. A command wraps keys itself, for a
+All but the command give a passphrase, under which keys are encrypted as PKCS#8 PEM. A command wraps keys itself, for a
 KMS or an HSM: it is started with `wrap` or `unwrap` as its last argument, reads from its standard input (PKCS#8 DER
 or what it once wrote) and writes the other form to its standard output. No shell is between.
 """
@@ -21,6 +22,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -48,6 +50,7 @@ class SourceKind(enum.Enum):
     ENV = "env"
     DESCRIPTOR = "fd"
     COMMAND = "command"
+    SECRET = "secret"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,25 +62,35 @@ class KeySource:
     passphrase: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> KeySource:
+    def parse(cls, text: str, fetch: Callable[[str], bytes] | None = None) -> KeySource:
         """Reads a source and fetches its passphrase, once; raises SealError with the mend.
+
+        `fetch` gives the passphrase of a Secret by its name; None where there is no cluster to ask.
 
         >>> KeySource.parse("pass:secret")
         Traceback (most recent call last):
-        certs.sealed.SealError: the key source is of an unknown kind; write file:PATH, env:NAME, fd:N or command:PROG
+        certs.sealed.SealError: the key source is of an unknown kind; write file:PATH, env:NAME, fd:N, command:PROG or \
+secret:NAME
         """
         word, _, where = text.partition(":")
         try:
             kind = SourceKind(word)
         except ValueError:
             raise SealError(
-                "the key source is of an unknown kind; write file:PATH, env:NAME, fd:N or command:PROG"
+                "the key source is of an unknown kind; write file:PATH, env:NAME, fd:N, command:PROG or secret:NAME"
             ) from None
         if not where:
             raise SealError(f"the key source {word}: names nothing; write what stands after the colon")
         if kind is SourceKind.COMMAND:
             _arguments(where)
             return cls(kind=kind, where=where)
+        if kind is SourceKind.SECRET:
+            if fetch is None:
+                raise SealError(
+                    f"secret:{where} is in a cluster, and no API server is named; give --kube and --kube-state, or ask "
+                    "the process that serves it"
+                )
+            return cls(kind=kind, where=where, passphrase=_checked(fetch(where), f"secret:{where}"))
         return cls(kind=kind, where=where, passphrase=_passphrase(kind, where))
 
     def warnings(self) -> list[str]:
@@ -138,12 +151,15 @@ def _passphrase(kind: SourceKind, where: str) -> bytes:
             raise SealError(f"the environment has no {where}; set it to the passphrase")
     else:
         raw = _read(kind, where)
-    secret = raw.split(b"\n", 1)[0].rstrip(b"\r")
+    return _checked(raw.split(b"\n", 1)[0].rstrip(b"\r"), f"{kind.value}:{where}")
+
+
+def _checked(secret: bytes, shown: str) -> bytes:
     if not secret:
-        raise SealError(f"the passphrase from {kind.value}:{where} is empty; put one there")
+        raise SealError(f"the passphrase from {shown} is empty; put one there")
     if len(secret) > 1023:
         # OpenSSL's limit for PKCS#8.
-        raise SealError(f"the passphrase from {kind.value}:{where} is longer than 1023 bytes; shorten it")
+        raise SealError(f"the passphrase from {shown} is longer than 1023 bytes; shorten it")
     return secret
 
 

@@ -199,6 +199,12 @@ class KubeStore:
             )
             return name
 
+    def discard_signer(self, name: str) -> None:
+        """Removes what `add_signer` stored of a signer that no state names: of one who began second."""
+        with self._guard, explained(f"the signer {name[:12]}"):
+            self._client.delete("Secret", self._place.namespace, self._place.key(name))
+            self._client.delete("ConfigMap", self._place.namespace, self._place.certificate(name))
+
     def certificate(self, name: str) -> x509.Certificate:
         """Reads the certificate of a signer, once: its name is its content."""
         with self._guard, explained():

@@ -16,7 +16,9 @@ import json
 import re
 import ssl
 import threading
+import urllib.parse
 import uuid
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -29,9 +31,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 OBJECTS = re.compile(
-    r"/(?:api/v1|apis/coordination\.k8s\.io/v1)/namespaces/([a-z0-9-]+)"
-    r"/(secrets|configmaps|pods|serviceaccounts|leases)(?:/([a-z0-9.-]+))?"
+    r"/(?:api|apis/(?:coordination\.k8s\.io|apps|discovery\.k8s\.io|policy))/v1/namespaces/([a-z0-9-]+)"
+    r"/(secrets|configmaps|pods|serviceaccounts|leases|deployments|endpointslices|poddisruptionbudgets)"
+    r"(?:/([a-z0-9.-]+))?"
 )
+CLUSTER_WIDE = re.compile(
+    r"/(?:api|apis/admissionregistration\.k8s\.io)/v1()/(mutatingwebhookconfigurations|nodes|namespaces|pods)"
+    r"(?:/([a-z0-9.-]+))?"
+)
+SELECTOR = re.compile(r"([a-z0-9./-]+)(?:=([A-Za-z0-9.-]+)| in \(([A-Za-z0-9.,-]+)\))")
 Document = dict[str, Any]
 
 MAX_DATA = 1024 * 1024
@@ -41,14 +49,19 @@ MAX_DATA = 1024 * 1024
 class KubeServer:
     """One API server on loopback; a context manager. `with KubeServer() as kube: kube.url`.
 
-    `token` is what callers must bring. `reviews` maps a token to the `status` that its TokenReview gets; others are
+    `token` is what callers must bring; with `by_certificate` they bring the pair `kube-server.pem` of the TLS directory
+    as a client certificate instead. `reviews` maps a token to the `status` that its TokenReview gets; others are
     not authenticated. `forbidden` holds (verb, resource) pairs that are answered with 403. `answer_with` overrides
-    every answer (status, bytes), for servers that are broken. `lost` holds (verb, resource) pairs that are done and
+    every answer (status, bytes), for servers that are broken. `version` is what /version says. Who asks whether they
+    may do something may, but for `not_allowed`, pairs of verb and resource. `admit` is asked for the answer to a create
+    with dryRun, in the place of webhooks. `lost` holds (verb, resource) pairs that are done and
     whose answer is lost on the way. While `silent` is an event, calls wait for it and
     get no answer. `calls` records method and path.
     """
 
-    def __init__(self, tls_directory: Path | None = None, token: str = "kube-token") -> None:
+    def __init__(
+        self, tls_directory: Path | None = None, token: str = "kube-token", *, by_certificate: bool = False
+    ) -> None:
         self.token = token
         self.reviews: dict[str, Document] = {}
         self.forbidden: set[tuple[str, str]] = set()
@@ -56,9 +69,13 @@ class KubeServer:
         self.objects: dict[tuple[str, str, str], Document] = {}
         self.jwks = b'{"keys": []}'
         self.issuer = "https://kubernetes.default.svc"
+        self.version = "v1.31.4"
+        self.not_allowed: set[tuple[str, str]] = set()
+        self.admit: Callable[[Document], tuple[int, Document]] = lambda document: (201, document)
         self.answer_with: tuple[int, bytes] | None = None
         self.silent: threading.Event | None = None
         self.calls: list[tuple[str, str]] = []
+        self.by_certificate = by_certificate
         self.ca_file = None if tls_directory is None else tls_directory / "kube-ca.crt"
         self._lock = threading.Lock()
         self._version = 100
@@ -67,6 +84,9 @@ class KubeServer:
         if tls_directory is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(_self_signed(tls_directory))
+            if by_certificate:
+                context.load_verify_locations(self.ca_file)
+                context.verify_mode = ssl.CERT_REQUIRED
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="kube-server")
 
@@ -96,7 +116,7 @@ class KubeServer:
 
     def handle(self, method: str, path: str, authorization: str | None, body: bytes) -> tuple[int, Document]:
         """Answer one call; the status and the document."""
-        if authorization != f"Bearer {self.token}":
+        if not self.by_certificate and authorization != f"Bearer {self.token}":
             return _status(401, "Unauthorized", "Unauthorized")
         with self._lock:
             self.calls.append((method, path))
@@ -108,13 +128,50 @@ class KubeServer:
                 if ("POST", "tokenreviews") in self.forbidden:
                     return _status(403, "Forbidden", "cannot create resource tokenreviews in API group")
                 return self._review(json.loads(body))
-            match = OBJECTS.fullmatch(path)
+            if path == "/version" and method == "GET":
+                return 200, {"gitVersion": self.version}
+            if path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" and method == "POST":
+                return self._access(json.loads(body))
+            path, _, query = path.partition("?")
+            match = OBJECTS.fullmatch(path) or CLUSTER_WIDE.fullmatch(path)
             if match is None:
                 return _status(404, "NotFound", "the server could not find the requested resource")
             namespace, resource, name = match.groups()
             if (method, resource) in self.forbidden:
                 return _status(403, "Forbidden", f"{resource} is forbidden: cannot {method} in namespace {namespace}")
-            return self._object(method, resource, namespace, name, json.loads(body) if body else {})
+            if method == "GET" and name is None:
+                return self._list(resource, namespace, urllib.parse.parse_qs(query))
+            document = json.loads(body) if body else {}
+            if query == "dryRun=All":
+                return self.admit(document)
+            return self._object(method, resource, namespace, name, document)
+
+    def _access(self, review: Document) -> tuple[int, Document]:
+        asked = review["spec"]["resourceAttributes"]
+        whole = asked["verb"] == "*" and bool(self.not_allowed)
+        allowed = not whole and (asked["verb"], asked["resource"]) not in self.not_allowed
+        return 201, {**review, "status": {"allowed": allowed}}
+
+    def _list(self, resource: str, namespace: str, query: dict[str, list[str]]) -> tuple[int, Document]:
+        """Give the members by name, in pages, as the real one does: the token of the next page is opaque."""
+        found = sorted(
+            (key, document)
+            for key, document in self.objects.items()
+            if key[0] == resource and (not namespace or key[1] == namespace)
+        )
+        selector = SELECTOR.fullmatch(query.get("labelSelector", [""])[0])
+        if selector is not None:
+            values = [selector[2]] if selector[2] else selector[3].split(",")
+            found = [
+                (key, document)
+                for key, document in found
+                if document["metadata"].get("labels", {}).get(selector[1]) in values
+            ]
+        begin, limit = int(query.get("continue", ["0"])[0]), int(query.get("limit", ["0"])[0])
+        end = begin + limit if limit else len(found)
+        metadata = {"continue": str(end)} if end < len(found) else {}
+        items = [copy.deepcopy(document) for _, document in found[begin:end]]
+        return 200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}
 
     def _review(self, review: Document) -> tuple[int, Document]:
         status = self.reviews.get(review["spec"]["token"], {"authenticated": False, "error": "invalid bearer token"})

@@ -103,7 +103,8 @@ def _command(
     command.add_argument(
         "--key-source",
         metavar="SOURCE",
-        help="what seals the keys: file:PATH, env:NAME, fd:N or command:PROG (default: DIRECTORY.passphrase)",
+        help="what seals the keys: file:PATH, env:NAME, fd:N, command:PROG or, with --kube, secret:NAME "
+        "(default: DIRECTORY.passphrase)",
     )
     command.set_defaults(run=run)
     return command
@@ -128,6 +129,11 @@ def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="bind intermediates to the trust domain by a critical name constraint (some libraries refuse that)",
     )
     _add_kube(init)
+    init.add_argument(
+        "--if-none",
+        action="store_true",
+        help="if an authority of this trust domain stands there already, all is well: for an init container",
+    )
     init.add_argument("--namespace", default=DEFAULT_NAMESPACE, help="--kube-state: where the Secrets are")
     init.add_argument("--replica", default="init", help=argparse.SUPPRESS)
     init.add_argument("--root-lifetime", type=read_duration, default=ROOT_LIFETIME)
@@ -181,6 +187,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--identity-rate", metavar="PER_SECOND:BURST", help="requests of one pod or identity (default 0.2:10)")
     add("--address-rate", metavar="PER_SECOND:BURST", help="requests of one address, and readings (default 50:200)")
     _add_kube(serve)
+    add("--kube-bundle", metavar="NAME", help="keep a ConfigMap of this name with the trust bundle as bundle.pem")
     add("--tokens", choices=("review", "offline"), default="review", help="ask for each token, or only for the keys")
     add("--audience", default=DEFAULT_AUDIENCE, help=f"that tokens must be made for (default {DEFAULT_AUDIENCE})")
     add("--jwks", type=Path, metavar="FILE", help="the cluster's keys, where no API server can be asked")

@@ -12,6 +12,7 @@ from certs.rates import Rate
 from certs.service import ADDRESS_RATE, IDENTITY_RATE
 from certs.signing import Lifetimes
 from proxy.config_values import Address
+from proxy.https.config import WebFiles
 
 DEFAULT_AUDIENCE: Final = "remora-authority"
 """The audience of projected ServiceAccount tokens: a token for another service must not give a certificate here."""
@@ -31,14 +32,8 @@ CONNECTIONS: Final = 1024
 FEDERATION_CONNECTIONS: Final = 128
 """Open connections of the federation listener. Each of some foreign sidecars polls every five minutes and hangs up."""
 
-HANDSHAKES: Final = 128
 FEDERATION_HANDSHAKES: Final = 64
-"""Under way at once: each costs a signature, and whoever comes from outside the mesh is behind those of the mesh."""
-
-HANDSHAKE_SECONDS: Final = 10.0
-SHARES: Final = 4
-"""One address has a quarter of them, and of what is open: 32 handshakes at once are more than a node of sidecars needs,
-at some milliseconds each."""
+"""Under way at once, half of the usual: whoever comes from outside the mesh is behind those of the mesh."""
 
 OWN_LIFETIME: Final = datetime.timedelta(hours=24)
 
@@ -58,14 +53,6 @@ class TokenSource:
     jwks_file: Path | None = None
     issuer: str = ""
     allows_without_pod: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebFiles:
-    """A certificate of the ordinary web: its chain, leaf first, and its key, both PEM."""
-
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

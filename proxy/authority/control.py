@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +35,8 @@ def passphrase_file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.passphrase")
 
 
-def key_source(directory: Path, given: str | None) -> KeySource:
-    """Find the secret of an authority's keys. Raises CommandFailed."""
+def key_source(directory: Path, given: str | None, fetch: Callable[[str], bytes] | None = None) -> KeySource:
+    """Find the secret of an authority's keys; `fetch` asks a cluster for one. Raises CommandFailed and KubeError."""
     text = given or os.environ.get(KEY_SOURCE_VARIABLE)
     if not text:
         file = passphrase_file(directory)
@@ -47,7 +47,7 @@ def key_source(directory: Path, given: str | None) -> KeySource:
             )
         text = f"file:{file}"
     try:
-        return KeySource.parse(text)
+        return KeySource.parse(text, fetch)
     except SealError as error:
         raise CommandFailed(str(error)) from None
 

@@ -8,27 +8,18 @@ from collections.abc import Iterator, Mapping
 from certs.caller import How
 from certs.held import Held
 from certs.refusals import Refusal
-from proxy.errors import Reason
+from proxy.https.counts import DoorCounts
 from proxy.telemetry.families import Family, Numbers
 
 
-class Counts:
-    """What nobody else counts: handshakes by listener and result, connections turned away, faults of the store.
+class Counts(DoorCounts):
+    """What nobody else counts: what happens at the doors, and faults of the store."""
 
-    `rejected` says of each kind of mounted files whether their content is rejected and an older one serves.
-    """
-
-    __slots__ = ("handshakes", "rejected", "store_faults", "turned_away")
+    __slots__ = ("store_faults",)
 
     def __init__(self) -> None:
-        self.handshakes: dict[tuple[str, Reason], int] = {}
-        self.rejected: dict[str, bool] = {}
-        self.turned_away = 0
+        super().__init__()
         self.store_faults = 0
-
-    def handshake(self, listener: str, reason: Reason) -> None:
-        """Count a handshake by its result."""
-        self.handshakes[listener, reason] = self.handshakes.get((listener, reason), 0) + 1
 
 
 def families(

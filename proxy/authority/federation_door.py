@@ -4,7 +4,7 @@
 
 By which certificate the listener is known is its profile:
 
-    https_web      a pair of the ordinary web, from two files (`web_certificate.py`)
+    https_web      a pair of the ordinary web, from two files (`proxy/https/web_certificate.py`)
     https_spiffe   the authority's own SVID, as it is renewed
 
 What holds:
@@ -25,11 +25,11 @@ from proxy.accept.listener import open_listener
 from proxy.admin.pages import Readiness
 from proxy.authority.config import FEDERATION_CONNECTIONS, FEDERATION_HANDSHAKES, FederationListen
 from proxy.authority.counts import Counts
-from proxy.authority.door import Door
 from proxy.authority.own_identity import OwnIdentity
 from proxy.authority.replies import Replies
-from proxy.authority.web_certificate import WebCertificate
 from proxy.handshake.contexts import PublicMaterial
+from proxy.https.door import Door
+from proxy.https.web_certificate import WebCertificate
 from proxy.interfaces import Clock
 from proxy.runtime.pages import PageServer
 from proxy.runtime.tasks import TaskSpawner
@@ -96,7 +96,13 @@ class FederationDoor:
         """`interval` is in seconds, between two looks at the files of a certificate of the web."""
         self._listen = config.listen
         self._tasks = tasks
-        self._web = None if config.web is None else WebCertificate(loop, config.web, readiness, counts, interval)
+        self._web = (
+            None
+            if config.web is None
+            else WebCertificate(
+                loop, config.web, readiness, counts, interval, listener=LISTENER, callers="other trust domains"
+            )
+        )
         self._shown: Shown = OwnSvid(own) if self._web is None else self._web
         self._pages = PageServer(
             loop,

@@ -13,6 +13,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from certs.election import Election
@@ -24,6 +25,8 @@ from certs.replicas import Replicas
 from certs.sealed import KeySource
 from certs.state_kube import KubeStore
 from proxy.authority.commands import CommandFailed
+from proxy.authority.kube_bundle import KubeBundle
+from proxy.authority.passphrase_secret import passphrase_of
 
 _LABEL_CHARACTERS = 40
 
@@ -34,6 +37,7 @@ class Campaign:
     """Takes part in the election for as long as the service runs."""
 
     def __init__(self, election: Election, terms: Terms) -> None:
+        self.leads = election.leads
         self._election = election
         self._terms = terms
         self._told = ""
@@ -73,6 +77,24 @@ def kube_server(options: argparse.Namespace) -> KubeServer:
         return KubeServer(url=where, token_file=token_file, ca_file=ca_file)
     found = in_cluster()
     return KubeServer(url=found.url, token_file=token_file or found.token_file, ca_file=ca_file or found.ca_file)
+
+
+def passphrase_fetcher(options: argparse.Namespace, *, makes: bool) -> Callable[[str], bytes] | None:
+    """Give what asks the cluster for the passphrase of `secret:NAME`, and makes it for `init`; None without --kube.
+
+    Raises KubeError.
+    """
+    if options.kube is None:
+        return None
+    client = KubeClient(kube_server(options))
+    return lambda name: passphrase_of(client, options.namespace, name, makes=makes)
+
+
+def kube_bundle(options: argparse.Namespace, leads: Callable[[], bool]) -> KubeBundle | None:
+    """Give what keeps the ConfigMap of --kube-bundle; None without. Raises KubeError and CommandFailed."""
+    if options.kube_bundle is None:
+        return None
+    return KubeBundle(KubeClient(kube_server(options)), options.namespace, options.kube_bundle, leads)
 
 
 def kube_store(options: argparse.Namespace, source: KeySource) -> KubeStore:

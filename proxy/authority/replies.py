@@ -10,8 +10,8 @@ from typing import Final
 from certs.caller import Caller
 from certs.service import Answer, Moment, Service
 from proxy.admin.pages import PageText
-from proxy.authority.door import Origin
 from proxy.authority.gatekeeper import Gatekeeper
+from proxy.https.door import Origin
 from proxy.runtime.pages import Page, PageRequest
 from proxy.types import RequestAttributes
 

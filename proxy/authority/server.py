@@ -45,9 +45,9 @@ from proxy.authority.commands import CommandFailed, run_command
 from proxy.authority.config import FederationListen, ServeConfig
 from proxy.authority.control import CONTROL_SOCKET
 from proxy.authority.counts import Counts, families
-from proxy.authority.door import Door
 from proxy.authority.federation_door import LISTENER, FederationDoor
 from proxy.authority.gatekeeper import Gatekeeper, compile_policies, read_policies
+from proxy.authority.kube_bundle import KubeBundle
 from proxy.authority.office import Office
 from proxy.authority.own_identity import OwnIdentity
 from proxy.authority.replica import Campaign
@@ -55,6 +55,7 @@ from proxy.authority.replies import SIGN, Replies, text_page
 from proxy.authority.tokens import authenticator
 from proxy.constants import MAX_UNIX_PATH
 from proxy.errors import ConfigError, LimitExceeded
+from proxy.https.door import Door
 from proxy.runtime.clock import CoarseClock
 from proxy.runtime.pages import Page, PageMaker, PageRequest, PageServer
 from proxy.runtime.tasks import TaskSpawner
@@ -80,7 +81,8 @@ class StartError(Exception):
 class AuthorityServer:
     """One running authority. `start`, then `run_until_stopped`, which returns when everything is closed.
 
-    The keeper is closed with it; `campaign` is for one of several replicas. Raises StartError when what it is told
+    The keeper is closed with it; `campaign` is for one of several replicas, `bundle` for who wants the trust bundle in
+    a ConfigMap. Raises StartError when what it is told
     makes no service.
     """
 
@@ -90,11 +92,13 @@ class AuthorityServer:
         keeper: Keeper,
         loop: asyncio.AbstractEventLoop,
         campaign: Campaign | None = None,
+        bundle: KubeBundle | None = None,
     ) -> None:
         self._config = config
         self._keeper = keeper
         keeper.on_action = _tell  # an operator's orders too, and what follows from a report
         self._campaign = campaign
+        self._bundle = bundle
         self._loop = loop
         try:
             own = SpiffeId.for_service_account(keeper.trust_domain, config.namespace, config.service_account)
@@ -283,7 +287,18 @@ class AuthorityServer:
                 _log.warning("%s; certificates and lists of before keep the times that are in them", news)
         if self._readiness.missing.pop("authority", None) is not None:
             _log.info("it works again")
+        self._publish_bundle()
         return True
+
+    def _publish_bundle(self) -> None:
+        """Keep the ConfigMap; whether it can be had or not, the signing port serves."""
+        if self._bundle is None:
+            return
+        self._bundle.keep(self._keeper.held.bundle.to_pem(), time.monotonic())
+        if self._bundle.fault:
+            self._readiness.rejected["trust bundle"] = [self._bundle.fault]
+        else:
+            self._readiness.rejected.pop("trust bundle", None)
 
     # --- the signing port ---
 

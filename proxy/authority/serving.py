@@ -8,8 +8,6 @@ import datetime
 import logging
 import sys
 import time
-from collections.abc import Callable
-from typing import Final
 
 from certs.bundle_feed import EndpointProfile
 from certs.hardening import harden
@@ -18,37 +16,38 @@ from certs.kube import KubeError
 from certs.service import ADDRESS_RATE, IDENTITY_RATE
 from certs.signing import Lifetimes
 from proxy.authority.commands import CommandFailed
-from proxy.authority.config import FederationListen, ServeConfig, TokenSource, WebFiles
+from proxy.authority.config import FederationListen, ServeConfig, TokenSource
 from proxy.authority.control import key_source, open_keeper
-from proxy.authority.replica import Campaign, kube_server, open_replica
+from proxy.authority.kube_bundle import KubeBundle
+from proxy.authority.replica import Campaign, kube_bundle, kube_server, open_replica, passphrase_fetcher
 from proxy.authority.server import AuthorityServer, StartError
 from proxy.authority.texts import read_rate
 from proxy.config_text import TextError, Use, parse_address
 from proxy.config_values import Address
-
-_FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
-_DATE: Final = "%Y-%m-%dT%H:%M:%S"
+from proxy.https.config import WebFiles
+from proxy.https.process import log_to_stderr, loop_factory
 
 
 def serve(options: argparse.Namespace) -> int:
     """Run the service; returns the exit code. Raises CommandFailed for arguments that make no service."""
-    _log_to_stderr(options.log_level)
+    log_to_stderr(options.log_level)
     warnings = harden()
     config = config_of(options)
     campaign: Campaign | None = None
     try:
-        source = key_source(options.directory, options.key_source)
+        source = key_source(options.directory, options.key_source, passphrase_fetcher(options, makes=False))
         if options.kube_state is None:
             keeper = open_keeper(options.directory, source, options.crl_lifetime)
         else:
             keeper, campaign = open_replica(options, source, options.crl_lifetime)
+        bundle = kube_bundle(options, (lambda: True) if campaign is None else campaign.leads)
     except (KubeError, ValueError) as error:  # StateError is one
         raise CommandFailed(str(error)) from None
     for warning in [*warnings, *source.warnings()]:
         logging.getLogger("remora.authority").warning("%s", warning)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-            runner.run(_run(config, keeper, campaign))
+        with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
+            runner.run(_run(config, keeper, campaign, bundle))
     except StartError as failure:
         sys.stderr.write(f"remora authority: {failure}\n")
         return 1
@@ -83,9 +82,9 @@ def config_of(options: argparse.Namespace) -> ServeConfig:
         raise CommandFailed(str(error)) from None
 
 
-async def _run(config: ServeConfig, keeper: Keeper, campaign: Campaign | None) -> None:
+async def _run(config: ServeConfig, keeper: Keeper, campaign: Campaign | None, bundle: KubeBundle | None) -> None:
     try:
-        server = AuthorityServer(config, keeper, asyncio.get_running_loop(), campaign)
+        server = AuthorityServer(config, keeper, asyncio.get_running_loop(), campaign, bundle)
     except StartError:
         _close(keeper)
         raise
@@ -155,16 +154,3 @@ def _tokens(options: argparse.Namespace) -> TokenSource | None:
         issuer=options.issuer,
         allows_without_pod=options.allow_tokens_without_pod,
     )
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format=_FORMAT, datefmt=_DATE)
-    logging.Formatter.converter = time.gmtime
-
-
-def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if loop == "asyncio":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop

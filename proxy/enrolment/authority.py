@@ -85,21 +85,18 @@ class Enrolment:
         instance: str,
         in_force: Callable[[], TrustBundle | None],
         changed: Callable[[], None],
-        told_end: Callable[[str], None] = lambda _: None,
         now: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`expected` is who we are and `instance` which of those; `in_force` gives the bundle of our trust domain that
-        handshakes are judged by now. `changed` is called when `read` has something else to say, `told_end` with what
-        `ended` says.
+        handshakes are judged by now. `changed` is called when `read` has something else to say.
         """
         self._asks = asks
         self._expected = expected
         self._instance = instance_name(instance)
         self._in_force = in_force
         self._changed = changed
-        self._told_end = told_end
         self._now = now
         self._ticks = ticks
         self._woken = asyncio.Event()
@@ -125,10 +122,12 @@ class Enrolment:
     # --- what others see ---
 
     def read(self) -> Mapping[str, bytes]:
-        """Give what came from the authority as files in memory. Raises ConfigError while there is nothing."""
+        """Give what came from the authority as files in memory. Raises ConfigError while there is nothing valid."""
         files = self._files
+        message = self.ended()
         if files is None:
             message = self.fault or "the authority is being asked for a certificate"
+        if files is None or message:
             raise ConfigError([Fault(file=self._asks.url, message=message)])
         return files
 
@@ -159,7 +158,6 @@ class Enrolment:
         """Ask whenever something is due, until cancelled."""
         while True:
             await self._step()
-            self._told_end(self.ended())
 
     def poll_now(self) -> None:
         """Ask for bundle and list now and not when it is due. Call it on the loop."""

@@ -25,19 +25,12 @@ def begin_enrolment(
         tls = sidecar.tls
         return None if tls is None else tls.identity_set.bundles.get(sidecar.config.trust_domain)
 
-    def told_end(sentence: str) -> None:
-        if sentence:
-            readiness.missing["renewal"] = [sentence]
-        else:
-            readiness.missing.pop("renewal", None)
-
     enrolment = Enrolment(
         asks,
         expected=sidecar.identity,
         instance=socket.gethostname(),
         in_force=in_force,
         changed=changed,
-        told_end=told_end,
     )
 
     def list_standing() -> str:

@@ -18,24 +18,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from certs.files import StoreError, read_file
 from certs.store import ROOTS_FILE, IdentitySet
 from proxy.config_values import IdentityCommand
+from proxy.enrolment.held import Files, HeldIdentity
 from proxy.errors import ConfigError, Fault
 from proxy.identity.credential import MAX_CREDENTIAL_BYTES, CredentialError, read_printed
-from proxy.identity.renewal import Renewal
-
-Files = Mapping[str, bytes]
 
 _AT_ONCE: Final = 65_536
 _LOOK: Final = 0.25
@@ -60,20 +57,14 @@ class CommandSource:
         self._command = command
         self._judge = judge
         self._now = now
-        self._files: Files | None = None
-        self._faults: list[Fault] = [Fault(file=command.run[0], message="the program has not printed an identity yet")]
-        self._said: list[Fault] = []
-        self._renewal = Renewal()
+        self._held = HeldIdentity(command.run[0], "the program has not printed an identity yet", now)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="identity command", daemon=True)
         self._thread.start()
 
     def read(self) -> Files:
-        """Give the files of the last good run. Raises ConfigError until there is one."""
-        files = self._files
-        if files is None:
-            raise ConfigError(self._faults)
-        return files
+        """Give the files of the last good run. Raises ConfigError until there is one, and while runs fail."""
+        return self._held.read()
 
     def close(self) -> None:
         """End the thread and a run that is under way."""
@@ -86,30 +77,19 @@ class CommandSource:
                 self._run_once()
             except Exception:
                 _log.exception("running %s failed; the identity that is held stays", self._command.run[0])
-                self._renewal = self._renewal.failed(self._now(), random.random())  # noqa: S311 - spreads load
+                self._held.fail()
             # By a clock that nobody sets, and never longer than a day: a clock may have been wrong when we asked it.
-            self._ending.wait(min(max(self._renewal.due - self._now(), 0.0), 86_400.0))
+            self._ending.wait(min(max(self._held.renewal.due - self._now(), 0.0), 86_400.0))
 
     def _run_once(self) -> None:
-        jitter = random.random()  # noqa: S311 - it spreads load and guards nothing
         try:
             files = self._printed()
             identity = self._judge(files, self._now())
         except ConfigError as failure:
-            if self._ending.is_set():
-                return
-            self._faults = failure.faults
-            self._renewal = self._renewal.failed(self._now(), jitter)
-            if failure.faults != self._said:
-                standing = "the identity that is held stays" if self._files is not None else "there is none yet"
-                for fault in failure.faults:
-                    _log.warning("identity.command, %s: %s", standing, fault)
-            self._said = failure.faults
+            if not self._ending.is_set():
+                self._held.fail(failure.faults)
             return
-        self._said = []
-        self._files = files
-        begins = identity.chain[0].not_valid_before_utc.timestamp()
-        self._renewal = self._renewal.issued(begins, identity.not_after, self._now(), jitter)
+        self._held.take(files, identity)
 
     def _printed(self) -> Files:
         command = self._command

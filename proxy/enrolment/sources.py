@@ -99,7 +99,7 @@ def _begin(config: Config) -> HeldSource | None:
     def judge(files: Files, now: float) -> IdentitySet:
         return judge_material(config, files, now).identity_set
 
-    # Imported when they are asked for: a sidecar that reads files has neither programs to run nor HTTP/2 to speak here.
+    # Imported when they are asked for: a sidecar that reads files has neither programs to run nor gRPC to speak here.
     match config.identity:
         case IdentityCommand():
             from proxy.enrolment.command import CommandSource

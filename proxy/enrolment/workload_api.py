@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from certs.spiffe import SpiffeId
@@ -37,10 +36,8 @@ from certs.workload_api import (
 )
 from proxy.config_values import IdentityWorkloadApi
 from proxy.enrolment.grpc_stream import INVALID_ARGUMENT, PERMISSION_DENIED, CallFailed, StreamCall, load_grpc
+from proxy.enrolment.held import Files, HeldIdentity
 from proxy.errors import ConfigError, Fault
-from proxy.identity.renewal import Renewal
-
-Files = Mapping[str, bytes]
 
 _PATIENCE: Final = 0.75
 """The part of what is left of an identity for which an agent may be silent. It renews at half of the lifetime, so one
@@ -79,9 +76,7 @@ class WorkloadApiSource:
         self._expected = expected
         self._judge = judge
         self._now = now
-        self._files: Files | None = None
-        self._faults: list[Fault] = [Fault(file=self._path, message="the Workload API has not given an identity yet")]
-        self._renewal = Renewal()
+        self._held = HeldIdentity(self._path, "the Workload API has not given an identity yet", now)
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._call: StreamCall | None = None
@@ -90,13 +85,7 @@ class WorkloadApiSource:
 
     def read(self) -> Files:
         """Give the files of the newest state. Raises ConfigError until there is one, and when it could not be taken."""
-        faults = self._faults
-        files = self._files
-        if files is None or faults:
-            has_ended = files is not None and not self._renewal.left(self._now())
-            ended = [Fault(file=self._path, message="the identity that was held has ended")] if has_ended else []
-            raise ConfigError([*ended, *faults])
-        return files
+        return self._held.read()
 
     def close(self) -> None:
         """End the call and the thread."""
@@ -115,14 +104,14 @@ class WorkloadApiSource:
                 if self._ending.is_set():
                     return
                 hint = _MENDS.get(failure.status, "see that the agent runs and the path of its socket is right")
-                self._failed([Fault(file=self._path, message=f"the Workload API: {failure}", hint=hint)])
+                self._held.fail([Fault(file=self._path, message=f"the Workload API: {failure}", hint=hint)])
                 if failure.status == INVALID_ARGUMENT:
                     return
             except Exception:
                 gave = False
                 _log.exception("the Workload API cannot be followed; the identity that is held stays")
-                self._renewal = self._renewal.failed(self._now(), random.random())  # noqa: S311 - spreads load
-            wait = _PAUSE if gave else max(self._renewal.due - self._now(), _PAUSE)
+                self._held.fail()
+            wait = _PAUSE if gave else max(self._held.renewal.due - self._now(), _PAUSE)
             self._ending.wait(min(wait, _LONGEST_WAIT))
 
     def _stream(self) -> bool:
@@ -145,20 +134,13 @@ class WorkloadApiSource:
             files = state_files(parse_state(message), self._expected)
             identity = self._judge(files, self._now())
         except WorkloadApiError as failure:
-            self._failed([Fault(file=self._path, message=str(failure))])
+            self._held.fail([Fault(file=self._path, message=str(failure))])
             return False
         except ConfigError as failure:
-            self._failed(failure.faults)
+            self._held.fail(failure.faults)
             return False
-        begins = identity.chain[0].not_valid_before_utc.timestamp()
-        self._renewal = self._renewal.issued(begins, identity.not_after, self._now(), 0.5)
-        self._files = files
-        self._faults = []
+        self._held.take(files, identity)
         return True
 
-    def _failed(self, faults: list[Fault]) -> None:
-        self._faults = faults
-        self._renewal = self._renewal.failed(self._now(), random.random())  # noqa: S311 - it spreads load only
-
     def _patience(self) -> float:
-        return max(self._renewal.left(self._now()) * _PATIENCE, _SHORTEST_PATIENCE)
+        return max(self._held.renewal.left(self._now()) * _PATIENCE, _SHORTEST_PATIENCE)

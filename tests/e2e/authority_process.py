@@ -69,6 +69,9 @@ class AuthorityProcess:
         self.bundle_file = base / "bundle.pem"
         self.environment: dict[str, str] = {}
         """What the process has beside ours."""
+        self.enter: tuple[str, ...] = ()
+        """The program that starts it in a network of its own (tests/e2e/pod_network.py)."""
+        self.listen = "127.0.0.1:0"
         self.verify_flags = 0
         """OpenSSL's flags by which callers judge it, beside the usual ones."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -117,8 +120,8 @@ class AuthorityProcess:
             begin = log.tell()
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "remora", "authority", "serve", "--directory", str(self.directory),
-                    "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0",
+                    *self.enter, sys.executable, "-m", "remora", "authority", "serve",
+                    "--directory", str(self.directory), "--listen", self.listen, "--health-listen", "127.0.0.1:0",
                     "--audit-log", str(self.audit_file), "--loop", loop, *words,
                 ],
                 cwd=ROOT,

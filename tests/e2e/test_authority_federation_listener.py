@@ -29,9 +29,10 @@ from certs.authority import Svid
 from certs.spiffe import SpiffeId, parse_trust_domain
 from certs.svid import spiffe_id_of
 from certs.testing import MemoryAuthority, Shape
-from proxy.authority.config import FEDERATION_HANDSHAKES, SHARES
+from proxy.authority.config import FEDERATION_HANDSHAKES
 from proxy.config_values import FederatedDomain
 from proxy.enrolment.federation import Federation
+from proxy.https.config import SHARES
 
 FOREIGN = "other.example"
 DAY = datetime.timedelta(days=1)

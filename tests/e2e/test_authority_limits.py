@@ -21,7 +21,7 @@ from certs.keys import generate_key
 from certs.rates import Rate
 from certs.requests import MAX_BODY_BYTES
 from certs.testing import MemoryAuthority
-from proxy.authority import door
+from proxy.https import door
 from proxy.runtime import pages
 from tests.authority_requests import RECIPES
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from authority_process import ASK, AuthorityProcess, eventually
 
-from proxy.authority.config import HANDSHAKES, SHARES
+from proxy.https.config import HANDSHAKES, SHARES
 
 SHARE = HANDSHAKES // SHARES
 

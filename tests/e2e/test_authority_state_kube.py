@@ -184,6 +184,7 @@ def test_an_api_server_that_is_away_leaves_what_is_known(
         ("remora-authority-state", "state.json", "it is no state of an authority"),
         (f"remora-authority-key-{signer_name(OLD.intermediate)}", "key", "the key"),
     ],
+    ids=["state", "key"],  # a key is another one in each process
 )
 def test_a_damaged_object_is_named(
     pair: tuple[Replica, Replica],

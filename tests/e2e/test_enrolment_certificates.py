@@ -6,6 +6,7 @@ import datetime
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from enrolment_lab import AUTHORITY_ID, BRIEF, Lab, enrolled
@@ -13,6 +14,7 @@ from mesh import Mesh, Sidecar, eventually, fetch_page, get, identity
 
 from certs.authority import Authority
 from certs.joins import new_token
+from proxy import mounts
 
 
 @pytest.fixture
@@ -191,10 +193,12 @@ async def test_a_certificate_that_has_ended_is_missed_and_a_clock_that_goes_back
     assert enrolment is not None
     lab.is_away = True
     with monkeypatch.context() as patch:
-        patch.setattr(enrolment, "_now", lambda: time.time() + 2 * 86_400)
+        later = SimpleNamespace(time=lambda: time.time() + 2 * 86_400)
+        patch.setattr(enrolment, "_now", later.time)
+        patch.setattr(mounts, "time", later)
         enrolment.poll_now()  # the nap ends, and the clock is looked at
-        await eventually(lambda: "renewal" in readiness.missing, "the end is told")
-        assert "our certificate has ended and was not renewed" in readiness.missing["renewal"][0]
+        await eventually(lambda: "certificates" in readiness.missing, "the end is told")
+        assert "our certificate has ended and was not renewed" in readiness.missing["certificates"][0]
     lab.is_away = False
     await eventually(lambda: enrolment.renewals == 2, "it is renewed though by the calendar nothing is due", 15)
     await eventually(lambda: readiness.is_ready)

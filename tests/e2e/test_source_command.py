@@ -95,6 +95,29 @@ async def test_a_program_that_fails_is_named_and_run_again(mesh: Mesh, tmp_path:
     await eventually(lambda: orders.app.sidecar.ready)
 
 
+@pytest.mark.asyncio
+async def test_while_it_fails_what_is_held_is_used_to_its_end(mesh: Mesh, tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    soon = {"not_before": now - datetime.timedelta(seconds=3), "not_after": now + datetime.timedelta(seconds=3)}
+    printed(tmp_path / "identity.json", authority().svid("demo", "orders", **soon))
+    program = script(tmp_path / "get-identity", f"cat {tmp_path}/identity.json || exit 3")
+    orders = await mesh.sidecar(
+        "orders", app=await mesh.backend(), publish=False, identity={"command": {"run": [program]}}
+    )
+    readiness = orders.app.readiness
+    await eventually(lambda: readiness.is_ready)
+    (tmp_path / "identity.json").unlink()
+    told = await eventually(lambda: readiness.rejected.get("certificates"))
+    assert "ended with status 3" in told[0]
+    assert readiness.is_ready
+    told = await eventually(lambda: readiness.missing.get("certificates"))
+    assert "the identity that was held has ended" in told[0]
+    assert "ended with status 3" in told[1]
+    assert not readiness.is_ready
+    printed(tmp_path / "identity.json", authority().svid("demo", "orders"))
+    await eventually(lambda: readiness.is_ready)
+
+
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from proxy.authority.cli import _parser
 from proxy.authority.commands import CommandFailed
-from proxy.authority.config import FederationListen, WebFiles
+from proxy.authority.config import FederationListen
 from proxy.authority.serving import config_of
 from proxy.config_values import Address
+from proxy.https.config import WebFiles
 
 LISTEN = ("--federation-listen", "127.0.0.1:8445")
 CERTIFICATE = ("--federation-certificate", "tls.crt")

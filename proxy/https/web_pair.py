@@ -1,8 +1,8 @@
-"""Judges a certificate of the ordinary web for the federation listener, with its key: whole or not at all.
+"""Judges a certificate of the ordinary web for a listener, with its key: whole or not at all.
 
-It is no SVID: other trust domains know the listener by the host of its URL (SPIFFE Federation section 5.2.1), so what
-counts is what their TLS libraries look at. Dates are told apart (`WebPair.date_fault`), since a pair that has ended is
-still the best there is until another one comes. Pure: bytes and the clock are arguments.
+It is no SVID: callers know the listener by the host of its URL (of a federation endpoint: SPIFFE Federation section
+5.2.1), so what counts is what their TLS libraries look at. Dates are told apart (`WebPair.date_fault`), since a pair
+that has ended is still the best there is until another one comes. Pure: bytes and the clock are arguments.
 """
 
 from __future__ import annotations

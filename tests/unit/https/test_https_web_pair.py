@@ -14,9 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certs.authority import Svid
 from certs.testing import MemoryAuthority, Shape
-from proxy.authority import web_pair
-from proxy.authority.web_pair import WebPair, judge_pair
 from proxy.errors import ConfigError
+from proxy.https import web_pair
+from proxy.https.web_pair import WebPair, judge_pair
 
 DNS = (b"bundles.example", b"www.bundles.example")
 

@@ -13,17 +13,17 @@ from cryptography import x509
 
 from certs.rates import source_of
 from certs.service import Connection
-from proxy.authority.config import HANDSHAKE_SECONDS, HANDSHAKES, SHARES
-from proxy.authority.counts import Counts
 from proxy.errors import HandshakeError, Reason
 from proxy.handshake.contexts import Material
 from proxy.handshake.drive import perform
 from proxy.handshake.engine import Session
+from proxy.https.config import HANDSHAKE_SECONDS, HANDSHAKES, SHARES
+from proxy.https.counts import DoorCounts
 from proxy.runtime.pages import PageServer
 from proxy.runtime.tasks import TaskSpawner
 from proxy.types import ConnectionAttributes, Protocol
 
-_log = logging.getLogger("remora.authority")
+_log = logging.getLogger("remora.https")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +43,16 @@ class Door:
         pages: PageServer,
         material: Callable[[], Material | None],
         tasks: TaskSpawner,
-        counts: Counts,
+        counts: DoorCounts,
         *,
         listener: str,
         handshakes: int = HANDSHAKES,
+        shares: int = SHARES,
     ) -> None:
         """`material` is asked at each connection, and gives None while there is no certificate of our own.
 
-        `listener` names the port in metrics, `handshakes` is how many may be under way.
+        `listener` names the port in metrics, `handshakes` is how many may be under way. One address may have one of
+        `shares` parts of them and of what is open.
         """
         self._pages = pages
         self._material = material
@@ -58,6 +60,7 @@ class Door:
         self._counts = counts
         self._listener = listener
         self._most = handshakes
+        self._shares = shares
         self._handshaking: Counter[str] = Counter()
 
     def admit(self, sock: socket.socket) -> None:
@@ -77,12 +80,14 @@ class Door:
 
     def _is_crowded_by(self, source: str) -> bool:
         # Whoever connects and says nothing holds a place for ten seconds; it must not have them all.
-        return self._handshaking.total() >= self._most or self._handshaking[source] >= max(1, self._most // SHARES)
+        return self._handshaking.total() >= self._most or self._handshaking[source] >= max(
+            1, self._most // self._shares
+        )
 
     def _has_its_share(self, source: str) -> bool:
         # The same for what is open: idle ones stay for half a minute.
         held = sum(isinstance(origin, Origin) and origin.source == source for origin in self._pages.origins)
-        return held >= max(1, self._pages.most // SHARES)
+        return held >= max(1, self._pages.most // self._shares)
 
     async def _open(self, sock: socket.socket, material: Material, source: str) -> None:
         session: Session | None = None

@@ -1,4 +1,4 @@
-"""Keeps the certificate of the ordinary web that the federation listener shows: two files, read again while we run.
+"""Keeps a certificate of the ordinary web that a listener shows: two files, read again while we run.
 
     look --changed, twice alike--> judge_pair, contexts --whole--> shown from the next connection on
                                         |
@@ -15,23 +15,20 @@ import datetime
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from OpenSSL import SSL
 
 from certs.files import StoreError, key_file_warnings, read_file
 from proxy.admin.pages import Readiness
-from proxy.authority.config import WebFiles
-from proxy.authority.counts import Counts
-from proxy.authority.web_pair import WebPair, judge_pair
 from proxy.errors import ConfigError, Fault
 from proxy.handshake.contexts import PublicMaterial
+from proxy.https.config import WebFiles
+from proxy.https.counts import DoorCounts
+from proxy.https.web_pair import WebPair, judge_pair
 from proxy.types import Generation
 from proxy.watch import Source, Watcher
 
-KIND: Final = "federation certificate"
-
-_log = logging.getLogger("remora.authority")
+_log = logging.getLogger("remora.https")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +45,25 @@ class WebCertificate:
         loop: asyncio.AbstractEventLoop,
         files: WebFiles,
         readiness: Readiness,
-        counts: Counts,
+        counts: DoorCounts,
         interval: float,
+        *,
+        listener: str,
+        callers: str,
     ) -> None:
-        """`interval` is in seconds, between two looks at the files."""
+        """`interval` is in seconds, between two looks at the files.
+
+        `listener` names the port in metrics and logs, `callers` says who refuses a certificate that has ended.
+        """
+        self._listener = listener
+        self._callers = callers
+        self._kind = f"{listener} certificate"
         self._files = files
         self._readiness = readiness
         self._counts = counts
         self._in_force: _Judged | None = None
         self._generation = 0
-        self._source = Source(KIND, read=self._read, judge=self._judge, take=self._take, reject=self._reject)
+        self._source = Source(self._kind, read=self._read, judge=self._judge, take=self._take, reject=self._reject)
         self._watcher = Watcher(loop, interval, [self._source])
         self._clear()
 
@@ -135,27 +141,27 @@ class WebCertificate:
         self._clear()
         names, fault = ", ".join(judged.pair.names), judged.pair.date_fault(_now())
         if fault is not None:
-            _log.warning("%s: other trust domains will refuse it: %s; replace it", self._files.certificate, fault)
+            _log.warning("%s: %s will refuse it: %s; replace it", self._files.certificate, self._callers, fault)
         end = judged.pair.not_after.isoformat(timespec="seconds")
-        _log.info("the federation listener is known as %s until %s", names, end)
+        _log.info("the %s listener is known as %s until %s", self._listener, names, end)
 
     def _reject(self, faults: Sequence[Fault]) -> None:
         if self._in_force is None:
             return  # `begin` tells
         if not faults:
             self._clear()
-            _log.info("%s: what is mounted is again what is in force", KIND)
+            _log.info("%s: what is mounted is again what is in force", self._kind)
             return
         sentences = [str(fault) for fault in faults]
-        self._counts.rejected[KIND] = True
-        self._readiness.rejected[KIND] = sentences
+        self._counts.rejected[self._kind] = True
+        self._readiness.rejected[self._kind] = sentences
         for sentence in sentences:
-            _log.warning("%s rejected, the last valid one stays in force: %s", KIND, sentence)
+            _log.warning("%s rejected, the last valid one stays in force: %s", self._kind, sentence)
 
     def _clear(self) -> None:
-        self._counts.rejected[KIND] = False
+        self._counts.rejected[self._kind] = False
         # Emptied and not removed: a command of the operator may be reading it in another thread.
-        self._readiness.rejected[KIND] = ()
+        self._readiness.rejected[self._kind] = ()
 
 
 def _now() -> datetime.datetime:
