@@ -8,11 +8,13 @@ from typing import Final, NamedTuple
 
 from proxy.config import Address
 from proxy.config_text import Use, parse_address
-
-DEFAULT_ADMIN: Final = "127.0.0.1:15000"
+from proxy.constants import DEFAULT_ADMIN
 
 _SECONDS: Final = 5.0
 _MOST: Final = 4 * 1024 * 1024
+
+
+__all__ = ["DEFAULT_ADMIN", "AdminAnswer", "AdminError", "ask_admin", "parse_admin", "place_of"]
 
 
 class AdminError(Exception):
@@ -36,13 +38,14 @@ def place_of(where: Address | str) -> str:
     return f"unix:{where}" if isinstance(where, str) else str(where)
 
 
-def ask_admin(where: Address | str, path: str) -> AdminAnswer:
-    """GET one page. Raises AdminError."""
+def ask_admin(where: Address | str, path: str, *, act: bool = False) -> AdminAnswer:
+    """GET one page, or POST to one that does something. Raises AdminError."""
     place = place_of(where)
     connection = http.client.HTTPConnection("localhost", timeout=_SECONDS)
     try:
         connection.sock = _connect(where)
-        connection.request("GET", path, headers={"Connection": "close"})
+        headers = {"Connection": "close"} | ({"X-Remora-Admin": "true"} if act else {})
+        connection.request("POST" if act else "GET", path, headers=headers)
         answer = connection.getresponse()
         return AdminAnswer(answer.status, answer.read(_MOST))
     except (FileNotFoundError, ConnectionRefusedError) as failure:

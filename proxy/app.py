@@ -16,10 +16,12 @@ import time
 
 from proxy.admin.pages import Readiness
 from proxy.adminapi import AdminApi
+from proxy.application.service import ApplicationPages
 from proxy.config import Config
 from proxy.errors import ConfigError, LimitExceeded
 from proxy.mounts import Mounts
 from proxy.observe import publish
+from proxy.overview import brief_ports
 from proxy.pagelisteners import PageListeners, metrics_page
 from proxy.sidecar import Sidecar
 from proxy.traffic import Traffic
@@ -55,6 +57,7 @@ class App:
             self.sidecar.clock,
             self.readiness,
             metrics=lambda _: metrics_page(self.sidecar.metrics.exposition_parts()),
+            application=ApplicationPages(self.sidecar.tasks, config.health, self.stop),
             admin_pages=api.pages(),
             admin_actions=api.actions(),
             on_exhausted=self._exhausted,
@@ -92,9 +95,7 @@ class App:
         _log.warning("%s", failure)
 
     def _say_ready(self) -> None:
-        ports = ", ".join(f"{port.listen}->{port.app}" for port in self.config.inbound) or "none"
-        services = ", ".join(f"{item.listen}->{item.service}" for item in self.config.outbound.listeners) or "none"
-        _log.info("ready as %s; inbound %s; outbound %s", self.sidecar.identity, ports, services)
+        _log.info("ready as %s; inbound %s; outbound %s", self.sidecar.identity, *brief_ports(self.config))
 
     # --- the end ---
 

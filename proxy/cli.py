@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from proxy.app import StartError, run
+from proxy.commands import add_commands
 from proxy.config import Config, load_config
+from proxy.config_read import ConfigReader
 from proxy.errors import ConfigError, Fault
 from proxy.material import (
     compile_policy,
@@ -48,17 +50,20 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument(
                 "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="default: info"
             )
+    add_commands(commands)
     worker = commands.add_parser("worker")  # no help: nobody calls it by hand
     worker.add_argument("--channel", required=True, type=int)
     worker.add_argument("--number", required=True, type=int)
     worker.add_argument("--loop", required=True, choices=("uvloop", "asyncio"))
     worker.add_argument("--log-level", required=True)
     options = parser.parse_args(argv)
+    if options.command in ("wait", "drain"):
+        run_command: Callable[[argparse.Namespace], int] = options.run
+        return run_command(options)
     if options.command == "worker":
         return _work(options.channel, options.number, options.loop, options.log_level)
     try:
-        data = _read(options.config)
-        config = load_config(data, options.config)
+        data, config = _load(options.config, must_be_whole=options.command == "check")
     except ConfigError as failure:
         return _report(failure.faults)
     return _check(config) if options.command == "check" else _run(config, options.config, data, options.log_level)
@@ -66,15 +71,22 @@ def main(argv: Sequence[str]) -> int:
 
 def read_config(file: str) -> Config:
     """Read and check the configuration file. Raises ConfigError with every fault."""
-    return load_config(_read(file), file)
+    return load_config(ConfigReader(file).read().pack(), file)
 
 
-def _read(file: str) -> bytes:
+def _load(file: str, *, must_be_whole: bool) -> tuple[bytes, Config]:
+    """Read the configuration as far as a sidecar needs it to begin, or all of it. Raises ConfigError."""
+    reader = ConfigReader(file)
+    if must_be_whole:
+        data = reader.read().pack()
+        return data, load_config(data, file)
+    files = reader.read_to_begin()
     try:
-        return Path(file).read_bytes()
-    except OSError as failure:
-        message = f"the configuration file cannot be read: {failure.strerror}"
-        raise ConfigError([Fault(file=file, message=message, hint="give its path with --config")]) from failure
+        return files.pack(), load_config(files.pack(), file)
+    except ConfigError:
+        # Mounted services that are broken keep it alive and unready, as policies do; anything else ends it here.
+        data = dataclasses.replace(files, services=None).pack()
+        return data, load_config(data, file)
 
 
 def _report(faults: Sequence[Fault]) -> int:
@@ -97,8 +109,11 @@ def _check(config: Config) -> int:
         sys.stdout.write(f"policy    default {policy.default.value}; {rules} ALLOW rules select this workload\n")
     if faults:
         return _report(faults)
+    captured = (
+        "" if config.inbound_capture is None else f" with settings, every port captured at {config.inbound_capture}"
+    )
     sys.stdout.write(
-        f"inbound   {len(config.inbound)} ports\n"
+        f"inbound   {len(config.inbound)} ports{captured}\n"
         f"outbound  {len(config.outbound.listeners)} listeners, {len(config.outbound.services)} services\n"
         "ok\n"
     )

@@ -19,6 +19,7 @@ from proxy.limits import Limit, Limits, Unit, limits_table, written
 from proxy.types import Protocol
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 PROTOCOLS: Final = tuple(protocol.value for protocol in Protocol)
 PROTOCOLS_NOT_BUILT: Final = ("http2", "grpc")
@@ -36,6 +37,12 @@ class ConfigChecker(Checker):
     def __init__(self, file: str) -> None:
         super().__init__(file)
         self._claims: list[_Claim] = []
+
+    def beside(self, file: str) -> ConfigChecker:
+        """Give the checker of a file that belongs to this one: it has its own faults and knows the same listeners."""
+        other = ConfigChecker(file)
+        other._claims = self._claims
+        return other
 
     def not_supported(self, at: Node | tuple[int, int], what: str, hint: str = "") -> None:
         """Refuse by name what is specified but not built: a setting that is ignored would be a promise broken."""
@@ -58,7 +65,7 @@ class ConfigChecker(Checker):
             del fields[key]
         return fields
 
-    def text(self, node: Node | None, where: str, read: Callable[[str], T], default: T) -> T:
+    def text(self, node: Node | None, where: str, read: Callable[[str], T], default: D) -> T | D:
         """Take text that `read` understands."""
         value = self.string(node, where)
         if node is None or not value:

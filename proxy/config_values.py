@@ -19,6 +19,7 @@ PolicyDefaultName = Literal["deny", "allow-authenticated", "allow-all", "audit"]
 PathNormalizationName = Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"]
 LoopName = Literal["uvloop", "asyncio"]
 SpeaksFirstName = Literal["client", "server"]
+UnknownName = Literal["reject", "passthrough"]
 RevokedName = Literal["reset", "close"]
 ProfileName = Literal["https_web", "https_spiffe"]
 CrlName = Literal["fail-closed", "warn"]
@@ -61,12 +62,16 @@ class UnixSocket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadConfig:
-    """Who this sidecar stands for; `labels` are what policy selectors look at."""
+    """Who this sidecar stands for; `labels` are what policy selectors look at.
+
+    `directory` is where the downward API says name, namespace and labels, "" where the configuration file does.
+    """
 
     namespace: str
     service_account: str
     name: str
     labels: Mapping[str, str]
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,23 +159,28 @@ class FederatedDomain:
 class InboundPort:
     """One port that peers reach: `port` is what policies see, `app` where the application listens.
 
+    With capture, `listen` is None, and so is `app` where it is the address that the peer has dialled.
     `speaks_first` counts where plaintext is taken (PeerAuthentication PERMISSIVE or DISABLE): where the server speaks
     first, a client that stays silent for `limits.detection_timeout` speaks plaintext.
     """
 
-    listen: Address
+    listen: Address | None
     port: int
-    app: Address
+    app: Address | None
     protocol: Protocol
     speaks_first: SpeaksFirstName = "server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundListener:
-    """One address that the application dials; what it sends goes to the service named."""
+    """One address that the application dials; what it sends goes to the service named.
+
+    With `captures`, rules in the kernel bring everything that the application dials, and `service` is "".
+    """
 
     listen: Address
     service: str
+    captures: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +188,7 @@ class Service:
     """Where a service is and who must answer there.
 
     `mutual` false means plaintext to the endpoint (`tls: none`), and then `identities` is empty. `timeout` is the time
-    from the end of a request to the head of its answer.
+    from the end of a request to the head of its answer. `addresses` are the original destinations that mean it.
     """
 
     name: str
@@ -188,15 +198,22 @@ class Service:
     timeout: float
     mutual: bool
     identities: frozenset[SpiffeId]
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundConfig:
-    """What the application may call: `services` by name, and the listeners that lead to them."""
+    """What the application may call: `services` by name, and the listeners that lead to them.
+
+    `unknown` says what becomes of captured connections to an address that is none of a service's.
+    `directory` is where more services come from, "" for nowhere; while they are not read, it is not whole.
+    """
 
     listeners: tuple[OutboundListener, ...] = ()
     services: Mapping[str, Service] = field(default_factory=dict)
-    unknown: Literal["reject"] = "reject"
+    unknown: UnknownName = "reject"
+    directory: str = ""
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,9 +235,65 @@ class PolicyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenConfig:
-    """A listener for people and probes. `health` has an Address always, `admin` may have a unix socket."""
+    """The listener for people: an address on loopback, or a unix socket."""
 
     listen: Address | UnixSocket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpGet:
+    """A probe by HTTP: any status from 200 to 399 is success. With TLS the certificate is not looked at."""
+
+    port: int
+    path: str = "/"
+    is_tls: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpProbe:
+    """A probe that opens a connection and no more."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcProbe:
+    """A probe by grpc.health.v1.Health/Check, in plaintext as the kubelet's."""
+
+    port: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What is asked of the application when somebody asks for `path`; `timeout` is in seconds."""
+
+    path: str
+    action: HttpGet | TcpProbe | GrpcProbe
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationMetrics:
+    """Where the application's own metrics are, which one scrape gives beside ours."""
+
+    port: int
+    path: str = "/metrics"
+    is_tls: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthConfig:
+    """The listener for probes and scrapes, and what is done there for the application.
+
+    `quits_for_loopback` lets a Job's container end the sidecar by POST /quitquitquit from loopback.
+    """
+
+    listen: Address
+    probes: tuple[Probe, ...] = ()
+    application_metrics: ApplicationMetrics | None = None
+    quits_for_loopback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +324,15 @@ class Config:
     trust_domain_aliases: tuple[TrustDomain, ...]
     identity: IdentitySource
     inbound: tuple[InboundPort, ...]
+    """With capture, what is known of ports; every other one is captured too."""
     outbound: OutboundConfig
     policy: PolicyConfig
     admin: ListenConfig | None
-    health: ListenConfig | None
+    health: HealthConfig | None
     telemetry: TelemetryConfig
     limits: Limits
     runtime: RuntimeConfig
     federation: tuple[FederatedDomain, ...] = ()
     federation_cache: str = ""
+    inbound_capture: Address | None = None
+    """Where rules in the kernel bring every connection of peers (`inbound.mode: capture`)."""

@@ -18,7 +18,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,25 +75,34 @@ class _Opened:
 class Inbound:
     """One inbound port: peers come in over mutual TLS, or in plaintext where that is taken, to the application."""
 
-    def __init__(self, sidecar: Sidecar, port: InboundPort) -> None:
+    def __init__(
+        self, sidecar: Sidecar, port: InboundPort, app: Address, *, source: str = "", counted_as: str = ""
+    ) -> None:
+        """Lead to `app`, coming from the address `source`; "" leaves the choice to the kernel.
+
+        `counted_as` is its name in metrics where that must not be the port's.
+        """
         self._sidecar = sidecar
         self._port = port
+        self._app = app
+        self._source = source
         self.cluster = f"inbound|{port.port}"
+        self._counted_as = counted_as or self.cluster
         self._pool = sidecar.pool(
-            f"the application on {port.app}",
+            f"the application on {app}",
             self._dial_http,
             idle=sidecar.limits.upstream_idle_timeout,
             generation=lambda: NO_TLS,
         )
 
-    def admit(self, sock: socket.socket) -> None:
-        """Take an accepted connection, unless a limit is reached."""
+    def admit(self, sock: socket.socket, destination: Address | None = None) -> None:
+        """Take an accepted connection, unless a limit is reached; `destination` is where it went before its capture."""
         sidecar = self._sidecar
         if sidecar.registry.count("inbound") >= sidecar.limits.inbound_connections:
-            sidecar.refuse(sock, "inbound", self.cluster, Reason.CONNECTION_LIMIT)
+            sidecar.refuse(sock, "inbound", self.cluster, Reason.CONNECTION_LIMIT, destination)
         elif sidecar.handshaking >= sidecar.limits.handshakes:
-            sidecar.refuse(sock, "inbound", self.cluster, Reason.HANDSHAKE_LIMIT)
-        elif sidecar.serve(sock, "inbound", self.cluster, self._serve):
+            sidecar.refuse(sock, "inbound", self.cluster, Reason.HANDSHAKE_LIMIT, destination)
+        elif sidecar.serve(sock, "inbound", self.cluster, self._serve, destination):
             sidecar.handshaking += 1
 
     async def _serve(self, arrival: Arrival) -> None:
@@ -114,7 +123,7 @@ class Inbound:
         attributes = ConnectionAttributes(
             peer=peer,
             source_ip=ip_text(arrival.sock.getpeername()),
-            destination_ip=ip_text(arrival.sock.getsockname()),
+            destination_ip=arrival.destination_ip,
             destination_port=self._port.port,
             sni=opened.server_name,
         )
@@ -125,7 +134,7 @@ class Inbound:
 
         protocol, first = opened.protocol, b""
         if protocol is Protocol.AUTO:
-            protocol, first = await sidecar.detect(wire, self.cluster)
+            protocol, first = await sidecar.detect(wire, self._counted_as)
         if protocol is Protocol.HTTP:
             route = InboundRoute(sidecar, arrival.scope, attributes, self._pool)
             return sidecar.start_http(arrival, wire, route, first=first, ends_at=ends_at)
@@ -167,7 +176,7 @@ class Inbound:
         if look.opening.opens is Opens.OTHER_TLS or (look.silent and protocol is Protocol.AUTO):
             protocol = Protocol.TCP
         if look.silent:
-            sidecar.metrics.detection_timeout(self.cluster)
+            sidecar.metrics.detection_timeout(self._counted_as)
         return _Opened(end=PlainEnd(arrival.sock), protocol=protocol, server_name=look.opening.server_name)
 
     async def _handshake(self, arrival: Arrival, tls: TlsGeneration, began: int) -> _Opened:
@@ -188,13 +197,13 @@ class Inbound:
         self._pool.close()
 
     async def _dial_opaque(self) -> tuple[LoopWire, Permit | None]:
-        sidecar, app = self._sidecar, self._port.app
-        sock = await dial(app.host, app.port, seconds=sidecar.limits.upstream_connect_timeout)
+        sidecar, app = self._sidecar, self._app
+        sock = await dial(app.host, app.port, seconds=sidecar.limits.upstream_connect_timeout, source=self._source)
         return sidecar.wire(sock, PlainEnd(sock)), None
 
     async def _dial_http(self) -> UpstreamConnection:
         wire, _ = await self._dial_opaque()
-        return self._sidecar.upstream(wire, self._port.app, permit=None)
+        return self._sidecar.upstream(wire, self._app, permit=None)
 
 
 class Outbound:
@@ -222,13 +231,13 @@ class Outbound:
         )
         self._names.follow(service.endpoints)
 
-    def admit(self, sock: socket.socket) -> None:
-        """Take a connection of the application, unless the limit is reached."""
+    def admit(self, sock: socket.socket, destination: Address | None = None) -> None:
+        """Take a connection of the application, unless the limit is reached; `destination`: before its capture."""
         sidecar = self._sidecar
         if sidecar.registry.count("outbound") >= sidecar.limits.outbound_connections:
-            sidecar.refuse(sock, "outbound", self.cluster, Reason.CONNECTION_LIMIT)
+            sidecar.refuse(sock, "outbound", self.cluster, Reason.CONNECTION_LIMIT, destination)
         else:
-            sidecar.serve(sock, "outbound", self.cluster, self._serve)
+            sidecar.serve(sock, "outbound", self.cluster, self._serve, destination)
 
     def update(self, service: Service) -> None:
         """Follow a changed configuration.
@@ -248,6 +257,10 @@ class Outbound:
     def judge_again(self, vouched: Callable[[PeerIdentity], bool]) -> None:
         """Close the connections, busy ones too, whose server is not vouched for or may not answer any more."""
         self.balancer.judge_again(lambda peer: vouched(peer) and self._may_answer(peer))
+
+    def addresses(self) -> Iterator[Address]:
+        """Give the addresses of its endpoints, as far as they are known."""
+        return (endpoint.address for endpoint in self.balancer.endpoints)
 
     def close(self) -> None:
         """Close the connections that wait for a request; busy ones are closed after their answer."""

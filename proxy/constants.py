@@ -17,6 +17,10 @@ INBOUND_CAPTURE_PORT: Final = 15006
 """Where capture rules send what arrives for the application."""
 HEALTH_PORT: Final = 15020
 """/livez, /readyz, /metrics: what a kubelet and a scraper reach without an identity."""
+INBOUND_SOURCE_V4: Final = "127.0.0.6"
+INBOUND_SOURCE_V6: Final = "::6"
+"""From where the sidecar dials its application: capture rules let what comes from there pass. All of 127.0.0.0/8 is
+local to any host; ::6 is added to `lo` by the capture step."""
 PROXY_UID: Final = 1337
 """User and group of the sidecar: capture rules let this uid pass, so the sidecar never captures itself."""
 
@@ -70,3 +74,6 @@ POD_GRACE_PERIOD: Final = 30.0
 """Seconds between SIGTERM and SIGKILL of a pod that says nothing (terminationGracePeriodSeconds)."""
 NODE_KEEP_ALIVE: Final = 5.0
 """Seconds after which Node.js, uvicorn and Apache close an idle keep-alive connection."""
+
+DEFAULT_ADMIN: Final = "127.0.0.1:15000"
+"""Where commands look for the admin listener of a sidecar; 15000 by Istio's convention."""

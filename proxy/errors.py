@@ -193,6 +193,10 @@ class Reason(enum.Enum):
     UPSTREAM_RESPONSE_INCOMPLETE = "upstream_response_incomplete", _upstream(502, "UC", 13)
     UPSTREAM_TIMEOUT = "upstream_timeout", _upstream(504, "UT", 4)
 
+    # --- where a captured connection was going ---
+    NOT_CAPTURED = "not_captured", Consequence(h2_code=0x0B, flags="NR", level=logging.WARNING)
+    SERVICE_UNKNOWN = "service_unknown", _upstream(502, "NR")
+
     # --- how it ended ---
     DOWNSTREAM_CLOSED = "downstream_closed", Consequence(grpc_status=1, h2_code=0x08, flags="DC")
     DOWNSTREAM_RESET = "downstream_reset", Consequence(grpc_status=1, h2_code=0x08, flags="DC")

@@ -37,8 +37,20 @@ _log = logging.getLogger("remora")
 
 
 def as_far_as_possible(config: Config, running: Config) -> Config:
-    """Take of `config` what a process that runs can follow, and the rest of what it was started with."""
-    return dataclasses.replace(config, **{name: getattr(running, name) for name in RESTART})
+    """Take of `config` what a process that runs can follow, and the rest of what it was started with.
+
+    The labels of a workload are followed: Kubernetes lets them change while a pod lives, and policies select by them.
+    """
+    kept = {name: getattr(running, name) for name in RESTART}
+    kept["workload"] = dataclasses.replace(running.workload, labels=config.workload.labels)
+    return dataclasses.replace(config, **kept)
+
+
+def fixed(config: Config, name: str) -> object:
+    """Give what of a section of RESTART a running process cannot follow."""
+    if name == "workload":
+        return dataclasses.replace(config.workload, labels={})
+    return getattr(config, name)
 
 
 class Doors(Protocol):

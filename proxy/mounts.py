@@ -15,17 +15,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certs.crl_extension import CrlError
 from proxy.admin.pages import Readiness
 from proxy.config import Config, load_config
+from proxy.config_read import ConfigReader
 from proxy.config_values import IdentityAuthority
 from proxy.enrolment.sources import Sources, merged
 from proxy.errors import ConfigError, Fault
 from proxy.handshake.contexts import TlsGeneration
-from proxy.inforce import RESTART, Doors, InForce, as_far_as_possible
+from proxy.inforce import RESTART, Doors, InForce, as_far_as_possible, fixed
 from proxy.material import compile_policy, judge_identity, name_of_source, read_policy
 from proxy.policy import PolicySnapshot
 from proxy.sidecar import Sidecar
@@ -77,6 +77,7 @@ class Mounts:
         self._in_force = InForce(sidecar, doors, readiness, file=file, when_ready=when_ready)
         self._readiness = readiness
         self._file = file
+        self._config_reader = ConfigReader(file)
         self._when_taken = when_taken
         self._restart_named: tuple[str, ...] = ()
         self.enrolment = self._begin_enrolment()
@@ -94,13 +95,13 @@ class Mounts:
                     read=self._read_config,
                     judge=self._judge_config,
                     take=self._take_config,
-                    reject=self._rejecter("config", lambda: True),
+                    reject=self._rejecter("config", lambda: sidecar.config.outbound.is_whole),
                 )
             )
         sources.append(
             Source(
                 "certificates",
-                read=lambda: self.supply.own(sidecar.config),
+                read=self._read_certificates,
                 judge=self._judge_certificates,
                 take=self._take_certificates,
                 reject=self._rejecter("certificates", self._has_identity),
@@ -159,6 +160,14 @@ class Mounts:
         self._watcher.look_soon()  # which is made after the sources are
 
     # --- certificates and trust ---
+
+    def _read_certificates(self) -> Files:
+        own = self.supply.own(self._sidecar.config)
+        if own == self._own and not self._has_identity():
+            # Nothing that is judged has changed, and still it counts no more.
+            message = "our certificate has ended, and what is there is the one that we have"
+            raise ConfigError([Fault(file=name_of_source(self._sidecar.config), message=message, hint="issue another")])
+        return own
 
     def _has_identity(self) -> bool:
         tls = self._sidecar.tls
@@ -223,18 +232,14 @@ class Mounts:
     # --- the configuration file ---
 
     def _read_config(self) -> Mapping[str, bytes]:
-        try:
-            return {self._file: Path(self._file).read_bytes()}
-        except OSError as failure:
-            message = f"the configuration file cannot be read: {failure.strerror}"
-            raise ConfigError([Fault(file=self._file, message=message)]) from failure
+        return {self._file: self._config_reader.read().pack()}
 
     def _judge_config(self, files: Files) -> _NewConfig:
         """Judge the file with what depends on it: policies are compiled for its ports and settings."""
         data = files[self._file]
         config = self._as_far_as_possible(load_config(data, self._file))
         old = self._sidecar.config
-        if config.policy == old.policy and config.inbound == old.inbound:
+        if (config.policy, config.inbound, config.workload) == (old.policy, old.inbound, old.workload):
             return config, data, None, {}
         policies = read_policy(config)
         generation = Generation(self._sidecar.policy_generation + 1)
@@ -243,7 +248,7 @@ class Mounts:
     def _as_far_as_possible(self, config: Config) -> Config:
         """Keep of the running configuration what only a restart can change, and note what that is."""
         old = self._sidecar.config
-        changed = tuple(name for name in RESTART if getattr(config, name) != getattr(old, name))
+        changed = tuple(name for name in RESTART if fixed(config, name) != fixed(old, name))
         if changed != self._restart_named:
             self._restart_named = changed
             if changed:
@@ -266,6 +271,7 @@ class Mounts:
             self._sidecar.metrics.config_rejected[kind] = bool(faults)
             if not faults:
                 readiness.rejected.pop(kind, None)
+                readiness.missing.pop(kind, None)
                 _log.info("%s: what is mounted is again what is in force", kind)
             elif in_force():
                 readiness.rejected[kind] = sentences

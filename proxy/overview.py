@@ -10,7 +10,7 @@ from typing import Any, Final
 from proxy.admin import topics
 from proxy.admin.pages import Readiness
 from proxy.admin.words import Data, moment, time_of_day
-from proxy.config import Service
+from proxy.config import Config, Service
 from proxy.errors import Reason
 from proxy.sidecar import Sidecar
 from proxy.telemetry.decisions_log import ORDINARY, WINDOW, Decision
@@ -65,17 +65,39 @@ def ports(sidecar: Sidecar) -> list[Data]:
     inbound: list[Data] = [
         {
             "direction": "inbound",
-            "listen": str(port.listen),
-            "leads_to": f"the application on {port.app}",
+            "listen": str(port.listen or "captured"),
+            "leads_to": f"the application on {port.app or 'the address that was dialled'}",
             "port": str(port.port),
             "protocol": port.protocol.value,
         }
         for port in config.inbound
     ]
+    if config.inbound_capture is not None:
+        every: Data = {
+            "direction": "inbound",
+            "listen": str(config.inbound_capture),
+            "leads_to": "the application, at every port that is captured",
+            "port": "any",
+            "protocol": "auto",
+        }
+        inbound = [every, *inbound]
     return inbound + [
-        {"direction": "outbound", "listen": str(item.listen), "leads_to": f"service {item.service}"}
+        {
+            "direction": "outbound",
+            "listen": str(item.listen),
+            "leads_to": "the service that was dialled" if item.captures else f"service {item.service}",
+        }
         for item in config.outbound.listeners
     ]
+
+
+def brief_ports(config: Config) -> tuple[str, str]:
+    """Say in one line each what is open to peers and to the application."""
+    inbound = [f"{port.listen}->{port.app}" for port in config.inbound if port.listen is not None]
+    if config.inbound_capture is not None:
+        inbound = [f"{config.inbound_capture}->every captured port", *inbound]
+    outbound = [f"{item.listen}->{item.service or 'every captured address'}" for item in config.outbound.listeners]
+    return ", ".join(inbound) or "none", ", ".join(outbound) or "none"
 
 
 def services(sidecar: Sidecar) -> list[Data]:

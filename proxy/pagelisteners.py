@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 
 from proxy.accept.listener import Listener, open_listener, open_unix_listener
 from proxy.admin import pages
 from proxy.admin.pages import Readiness
 from proxy.adminapi import guard_of
+from proxy.application.service import ApplicationPages, origin_of
 from proxy.config import Config, UnixSocket
 from proxy.errors import LimitExceeded
 from proxy.interfaces import Clock
@@ -32,6 +35,7 @@ class PageListeners:
         readiness: Readiness,
         *,
         metrics: PageMaker,
+        application: ApplicationPages,
         admin_pages: Mapping[str, PageMaker],
         admin_actions: Mapping[str, PageMaker],
         on_exhausted: Callable[[LimitExceeded], None],
@@ -46,6 +50,8 @@ class PageListeners:
             "/readyz": _page(lambda: pages.readyz(readiness, detail=False)),
             "/metrics": metrics,
         }
+        self._health_pages = {**self._pages, **application.pages(), "/metrics": application.metrics(metrics)}
+        self._health_actions = application.actions()
         self._listeners: list[Listener] = []
         self._servers: list[PageServer] = []
         self._unix_path = ""
@@ -74,7 +80,7 @@ class PageListeners:
                 Listener(
                     self._loop,
                     sock,
-                    server.admit,
+                    functools.partial(_admit, server),
                     name=name,
                     back_off=config.limits.accept_backoff,
                     on_exhausted=self._on_exhausted,
@@ -97,7 +103,7 @@ class PageListeners:
 
     def _server(self, name: str, *, unix: bool) -> PageServer:
         if name == "health":
-            return PageServer(self._loop, self._clock, self._pages)
+            return PageServer(self._loop, self._clock, self._health_pages, actions=self._health_actions)
         return PageServer(
             self._loop,
             self._clock,
@@ -105,6 +111,10 @@ class PageListeners:
             actions=self._admin_actions,
             guard=guard_of(unix=unix),
         )
+
+
+def _admit(server: PageServer, sock: socket.socket) -> None:
+    server.admit(sock, origin=origin_of(sock))
 
 
 def _page(make: Callable[[], pages.PageText]) -> PageMaker:

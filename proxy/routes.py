@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.authn import Authentication, forwarded
 from proxy.config import Service
-from proxy.errors import Reason
+from proxy.errors import Reason, RemoraError
 from proxy.forward.pool import Pool
 from proxy.forward.upstream import NextHop
 from proxy.interfaces import RequestRecord
@@ -181,6 +181,45 @@ class OutboundRoute(_Recorded):
 
     def ends_at(self, permit: Permit) -> float:
         """Name no end: a server's identity stands on its certificate."""
+        return math.inf
+
+
+class UnknownServiceRoute(_Recorded):
+    """The application's requests to an address that is no service's: each is refused, and told why."""
+
+    __slots__ = ("_why", "strip_reserved")
+
+    def __init__(self, scope: Scope, why: str) -> None:
+        super().__init__(scope)
+        self._why = why
+        self.strip_reserved = False
+
+    @property
+    def pool(self) -> NextHop:
+        raise RemoraError("a request to no known service would have been forwarded")
+
+    @property
+    def answer_timeout(self) -> float:
+        return math.inf
+
+    def judge(self, head: RequestHead) -> Denial:
+        """Refuse."""
+        return Denial(reason=Reason.SERVICE_UNKNOWN, rule=NO_RULE, generation=Generation(0), explanation=self._why)
+
+    def forwarded(self, head: RequestHead) -> RequestHead:
+        """Change nothing."""
+        return head
+
+    def trailers(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """Change nothing."""
+        return fields
+
+    def lines(self, record: RequestRecord) -> bytes:
+        """Add nothing."""
+        return b""
+
+    def ends_at(self, permit: Permit) -> float:
+        """Name no end."""
         return math.inf
 
 

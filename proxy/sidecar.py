@@ -51,9 +51,13 @@ NO_TLS: Final = Generation(0)
 
 @dataclass(slots=True)
 class Arrival:
-    """An accepted connection while it is being set up: who runs it takes it over, or it is closed here."""
+    """An accepted connection while it is being set up: who runs it takes it over, or it is closed here.
+
+    `destination_ip` is the address that its peer dialled.
+    """
 
     sock: socket.socket
+    destination_ip: str
     entry: Entry
     scope: Scope
     record: Record
@@ -102,8 +106,9 @@ class Sidecar:
 
     @property
     def ready(self) -> bool:
-        """Certificates and policy are loaded and no drain has begun."""
-        return self.tls is not None and self.policy is not None and not self.draining
+        """Certificates, policy and services are loaded and no drain has begun."""
+        is_loaded = self.tls is not None and self.policy is not None and self.config.outbound.is_whole
+        return is_loaded and not self.draining
 
     @property
     def policy_generation(self) -> Generation:
@@ -137,21 +142,39 @@ class Sidecar:
         direction: str,
         cluster: str,
         work: Callable[[Arrival], Coroutine[Any, Any, None]],
+        destination: Address | None = None,
     ) -> bool:
-        """Enter the connection in the registry, then let `work` set it up; False when it is gone already."""
-        arrival = self._arrive(sock, direction, cluster)
+        """Enter the connection in the registry, then let `work` set it up; False when it is gone already.
+
+        `destination` is where it was going, when it was captured.
+        """
+        arrival = self._arrive(sock, direction, cluster, destination)
         if arrival is None:
             return False
         self.registry.add(arrival.entry)
         self.tasks.spawn(self._set_up(arrival, work), f"{direction} {arrival.entry.remote}")
         return True
 
-    def refuse(self, sock: socket.socket, direction: str, cluster: str, reason: Reason) -> None:
+    def refuse(
+        self, sock: socket.socket, direction: str, cluster: str, reason: Reason, destination: Address | None = None
+    ) -> None:
         """Close a connection that a limit keeps out, with its record."""
         self.metrics.limit(reason)
-        arrival = self._arrive(sock, direction, cluster)
+        self.turn_away(sock, direction, cluster, reason, destination=destination)
+
+    def turn_away(
+        self,
+        sock: socket.socket,
+        direction: str,
+        cluster: str,
+        reason: Reason,
+        detail: str = "",
+        destination: Address | None = None,
+    ) -> None:
+        """Close a connection that is not taken, with its record."""
+        arrival = self._arrive(sock, direction, cluster, destination)
         if arrival is not None:
-            arrival.record.finish(reason)
+            arrival.record.finish(reason, detail)
             sock.close()
 
     def end(self, arrival: Arrival, reason: Reason, detail: str = "", *, reset: bool = False) -> None:
@@ -166,9 +189,9 @@ class Sidecar:
             arrival.wire.close()
         self.registry.remove(arrival.entry)
 
-    def _arrive(self, sock: socket.socket, direction: str, cluster: str) -> Arrival | None:
+    def _arrive(self, sock: socket.socket, direction: str, cluster: str, destination: Address | None) -> Arrival | None:
         try:
-            remote, local = address_text(sock.getpeername()), address_text(sock.getsockname())
+            remote, own = address_text(sock.getpeername()), sock.getsockname()
         except OSError:
             sock.close()  # it was reset while it waited to be accepted
             return None
@@ -177,7 +200,7 @@ class Sidecar:
             direction=direction,
             metrics=self.metrics,
             sink=self.access_log.sink,
-            local=local,
+            local=address_text(own) if destination is None else str(destination),
             remote=remote,
             upstream_cluster=cluster,
             decisions=self.decision_log,
@@ -186,7 +209,9 @@ class Sidecar:
             scope.destination_is(self.identity)
         else:
             scope.source_is(self.identity)
-        return Arrival(sock, Entry(direction, cluster, remote, time.time()), scope, Record(scope, protocol="TCP"))
+        destination_ip = ip_text(own) if destination is None else destination.host
+        entry = Entry(direction, cluster, remote, time.time())
+        return Arrival(sock, destination_ip, entry, scope, Record(scope, protocol="TCP"))
 
     async def _set_up(self, arrival: Arrival, work: Callable[[Arrival], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.current_task()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from proxy.accept.listener import Listener, open_listener
+from proxy.captured import InboundCapture, OutboundCapture
 from proxy.config import Address, Config, InboundPort, Service
 from proxy.connection import Inbound, Outbound
 from proxy.errors import ConfigError, Fault, LimitExceeded, Reason
@@ -29,8 +30,17 @@ Opener = Callable[[Mapping[Key, Address], str], dict[Key, socket.socket]]
 
 def listeners_of(config: Config) -> dict[Key, Address]:
     """Name every listener that a configuration wants: inbound ones first, in the order of the file."""
-    wanted = {_key("inbound", port.listen, str(port.port)): port.listen for port in config.inbound}
+    wanted = {key: listen for key, listen, _ in _inbound_of(config)}
     return wanted | {_key("outbound", item.listen, item.service): item.listen for item in config.outbound.listeners}
+
+
+def _inbound_of(config: Config) -> Iterator[tuple[Key, Address, InboundPort | None]]:
+    """Give each listener for peers with its port, None for the one of capture."""
+    if config.inbound_capture is not None:
+        yield _key("inbound", config.inbound_capture, "capture"), config.inbound_capture, None
+    for port in config.inbound:
+        if port.listen is not None:
+            yield _key("inbound", port.listen, str(port.port)), port.listen, port
 
 
 def open_each(wanted: Mapping[Key, Address], file: str) -> dict[Key, socket.socket]:
@@ -77,6 +87,8 @@ class Traffic:
         self._inbound: dict[Key, tuple[InboundPort, Inbound]] = {}
         self._outbound: dict[Key, str] = {}
         self._services: dict[str, tuple[Service, Outbound]] = {}
+        self._captured_in = InboundCapture(sidecar)
+        self._captured_out = OutboundCapture(sidecar, lambda: self._services)
 
     @property
     def services(self) -> Mapping[str, tuple[Service, Outbound]]:
@@ -92,7 +104,7 @@ class Traffic:
 
         Raises ConfigError that names `file` when an address cannot be had; then nothing has changed.
         """
-        inbound = {_key("inbound", port.listen, str(port.port)): port for port in config.inbound}
+        inbound = {key: port for key, _, port in _inbound_of(config) if port is not None}
         outbound = {_key("outbound", item.listen, item.service): item for item in config.outbound.listeners}
         wanted = listeners_of(config)
         opened = self._open({key: listen for key, listen in wanted.items() if key not in self._listeners}, file)
@@ -100,6 +112,10 @@ class Traffic:
             self._take_service(name, service)
         for key, port in inbound.items():
             self._take_port(key, port)
+        if config.inbound_capture is not None:
+            self._captured_in.take(config.inbound)
+        else:
+            self._captured_in.drop()
         self._outbound = {key: item.service for key, item in outbound.items()}
         for key, sock in opened.items():
             self._listeners[key] = Listener(
@@ -116,6 +132,10 @@ class Traffic:
             _, gone = self._services.pop(name)
             self._sidecar.registry.drain("outbound", gone.cluster)
             gone.close()
+        if any(item.captures for item in config.outbound.listeners):
+            self._captured_out.take(config.outbound)
+        else:
+            self._captured_out.drop()
         self._listeners = {key: self._listeners[key] for key in wanted if key in self._listeners}
 
     def judge_again(self) -> None:
@@ -124,6 +144,7 @@ class Traffic:
         if tls is not None:
             for _, outbound in self._services.values():
                 outbound.judge_again(tls.trust.vouches_for)
+            self._captured_out.judge_again(tls.trust.vouches_for)
 
     def close(self, direction: str) -> None:
         """Stop accepting in one direction."""
@@ -137,6 +158,8 @@ class Traffic:
             inbound.close()
         for _, outbound in self._services.values():
             outbound.close()
+        self._captured_in.close()
+        self._captured_out.close()
 
     async def end(self) -> None:
         """Stop accepting, end every connection with its record and every task of the sidecar."""
@@ -153,10 +176,16 @@ class Traffic:
         """Find what stands behind a listener anew for each connection: a change must not touch the listener."""
 
         def admit_inbound(sock: socket.socket) -> None:
-            self._inbound[key][1].admit(sock)
+            if key in self._inbound:
+                self._inbound[key][1].admit(sock)
+            else:
+                self._captured_in.admit(sock)
 
         def admit_outbound(sock: socket.socket) -> None:
-            self._services[self._outbound[key]][1].admit(sock)
+            if service := self._outbound[key]:
+                self._services[service][1].admit(sock)
+            else:
+                self._captured_out.admit(sock)
 
         return admit_inbound if key[0] == "inbound" else admit_outbound
 
@@ -167,7 +196,7 @@ class Traffic:
                 return
             self._sidecar.registry.drain("inbound", standing[1].cluster)
             standing[1].close()
-        self._inbound[key] = port, Inbound(self._sidecar, port)
+        self._inbound[key] = port, Inbound(self._sidecar, port, port.app or Address(host="127.0.0.1", port=port.port))
 
     def _take_service(self, name: str, service: Service) -> None:
         standing = self._services.get(name)
@@ -179,7 +208,7 @@ class Traffic:
 
     def _drop(self, key: Key) -> None:
         self._listeners.pop(key).close()
-        if key[0] == "inbound":
+        if key in self._inbound:
             _, gone = self._inbound.pop(key)
             self._sidecar.registry.drain("inbound", gone.cluster)
             gone.close()

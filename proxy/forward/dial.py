@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Final
 
 from proxy.errors import Reason, UpstreamError
 
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""Of linux/in.h, for IPv6 too; Python 3.11 has no name for it."""
 
-async def dial(host: str, port: int, *, seconds: float) -> socket.socket:
+
+async def dial(host: str, port: int, *, seconds: float, source: str = "") -> socket.socket:
     """Connect to `host`:`port` and give the non-blocking socket, TCP_NODELAY set. A name is resolved here.
 
+    `source` is the address to come from, "" for the one that the kernel chooses.
     Raises UpstreamError: UPSTREAM_NAME_UNRESOLVED, UPSTREAM_CONNECT_FAILED (all addresses were tried) or
     UPSTREAM_CONNECT_TIMEOUT. Cancelled, it closes what it opened.
     """
@@ -27,7 +31,7 @@ async def dial(host: str, port: int, *, seconds: float) -> socket.socket:
             problem: OSError | None = None
             for family, kind, protocol, _, address in found:
                 try:
-                    return await _connect(loop, family, kind, protocol, address)
+                    return await _connect(loop, family, kind, protocol, address, source)
                 except OSError as failure:
                     problem = failure
             why = (problem.strerror or str(problem)) if problem is not None else "the name has no address"
@@ -54,12 +58,16 @@ def _literal(host: str, port: int) -> list[tuple[Any, ...]]:
 
 
 async def _connect(
-    loop: asyncio.AbstractEventLoop, family: int, kind: int, protocol: int, address: tuple[object, ...]
+    loop: asyncio.AbstractEventLoop, family: int, kind: int, protocol: int, address: tuple[object, ...], source: str
 ) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source:
+            # The port is chosen when it connects: bound to it alone, all connections from here would share 28,000.
+            sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
         await loop.sock_connect(sock, address)
     except BaseException:
         sock.close()

@@ -84,10 +84,22 @@ class PageServer:
     """Answers GET by `pages` and POST by `actions`: path -> function that makes the answer.
 
     `guard` sees every request first; a page that it gives is the answer. `oversize` answers a request whose body is
-    larger than `max_body`; it comes without the body, and the connection ends.
+    larger than `max_body`; it comes without the body, and the connection ends. `idle` is how many seconds a connection
+    may stand open between two requests; None for the usual half minute.
     """
 
-    __slots__ = ("_actions", "_clock", "_connections", "_guard", "_loop", "_most", "_oversize", "_pages", "max_body")
+    __slots__ = (
+        "_actions",
+        "_clock",
+        "_connections",
+        "_guard",
+        "_idle",
+        "_loop",
+        "_most",
+        "_oversize",
+        "_pages",
+        "max_body",
+    )
 
     def __init__(
         self,
@@ -100,6 +112,7 @@ class PageServer:
         oversize: Callable[[PageRequest], Page] | None = None,
         max_body: int = MAX_BODY,
         connections: int = CONNECTIONS,
+        idle: float | None = None,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -109,12 +122,18 @@ class PageServer:
         self._oversize = oversize
         self.max_body = max_body
         self._most = connections
+        self._idle = idle
         self._connections: set[_PageConnection] = set()
 
     @property
     def is_full(self) -> bool:
         """Whether the next connection would be one too many."""
         return len(self._connections) >= self._most
+
+    @property
+    def idle(self) -> float:
+        """How many seconds a connection may stand open between two requests."""
+        return _IDLE if self._idle is None else self._idle
 
     @property
     def most(self) -> int:
@@ -289,7 +308,7 @@ class _PageConnection:
         if page.parts is not None and head.method != b"HEAD" and head.version != b"1.0":
             self._begin(page, page.parts, close=not head.keep_alive)
             return False
-        self._clock.arm(self, _IDLE)
+        self._clock.arm(self, self._server.idle)
         self._wire.write(_written(page, close=not head.keep_alive, head_request=head.method == b"HEAD"))
         if not head.keep_alive or self._wire.congested:
             self._end()

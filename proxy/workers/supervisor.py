@@ -24,11 +24,12 @@ from proxy.admin import pages
 from proxy.admin.words import Data
 from proxy.adminapi import LEVELS, AdminApi
 from proxy.app import StartError
+from proxy.application.service import ApplicationPages
 from proxy.config import Config
 from proxy.errors import ConfigError, LimitExceeded
 from proxy.mounts import Mounts, Taken
 from proxy.observe import publish
-from proxy.overview import GLANCE
+from proxy.overview import GLANCE, brief_ports
 from proxy.pagelisteners import PageListeners, metrics_page
 from proxy.runtime.pages import Page, PageMaker, PageRequest
 from proxy.sidecar import Sidecar
@@ -96,6 +97,7 @@ class Supervisor:
             self.sidecar.clock,
             self.readiness,
             metrics=self._metrics,
+            application=ApplicationPages(self.sidecar.tasks, config.health, self.stop),
             admin_pages={path: self._page(path) for path in api.pages()},
             admin_actions={path: self._action(path) for path in api.actions()},
             on_exhausted=self._exhausted,
@@ -137,7 +139,7 @@ class Supervisor:
             self.readiness.missing["workers"] = faults
         if self.readiness.is_ready and self.sidecar.ready and not self._said_ready:
             self._said_ready = True
-            ports = ", ".join(f"{port.listen}->{port.app}" for port in self.sidecar.config.inbound) or "none"
+            ports, _ = brief_ports(self.sidecar.config)
             _log.info("ready as %s with %d workers; inbound %s", self.sidecar.identity, self.fleet.count, ports)
 
     def _exhausted(self, failure: LimitExceeded) -> None:

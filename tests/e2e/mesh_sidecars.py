@@ -223,9 +223,9 @@ class Process(_Described):
 
 
 def accepts(port: int) -> bool:
-    """Say whether somebody listens on a port."""
+    """Say whether somebody listens on a port. A reset is no: the listener was closed with us in its queue."""
     try:
         dial(port).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True

@@ -137,7 +137,7 @@ async def test_what_needs_a_restart_is_named(mesh: Mesh, caplog: pytest.LogCaptu
     orders = await mesh.sidecar("orders", app=await mesh.backend(saying(b"one")))
 
     def change(it: dict[str, Any]) -> None:
-        it["workload"]["labels"] = {"app": "other"}
+        it["workload"]["name"] = "other"
         it["limits"]["head_fields"] = 50
         it["policy"]["path_normalization"] = "merge_slashes"
 

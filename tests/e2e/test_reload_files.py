@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from pathlib import Path
 
@@ -113,3 +114,17 @@ async def test_somebody_elses_certificate_is_not_taken(mesh: Mesh) -> None:
     await eventually(lambda: "certificates" in orders.app.readiness.rejected, seconds=2)
     assert "/sa/web" in " ".join(orders.app.readiness.rejected["certificates"])
     assert await status(mesh, orders) == 200
+
+
+@pytest.mark.asyncio
+async def test_an_identity_that_nobody_renews_is_missed_when_it_has_ended(mesh: Mesh) -> None:
+    soon = datetime.datetime.now(datetime.UTC).replace(microsecond=0) + datetime.timedelta(seconds=2)
+    orders = await mesh.sidecar("orders", certificate=authority().svid("demo", "orders", not_after=soon))
+    readiness = orders.app.readiness
+    await eventually(lambda: readiness.is_ready)
+    [told] = await eventually(lambda: readiness.missing.get("certificates"), "the end is told")
+    assert "our certificate has ended" in told
+    assert not readiness.is_ready
+    assert (await fetch_page(orders.health_port, "/readyz")).status == 503
+    write_set(svid("orders"), authority().bundles, orders.directory / "identity")
+    await eventually(lambda: readiness.is_ready, "a new one heals it")

@@ -123,10 +123,10 @@ async def test_a_change_while_the_next_hop_is_dialled_is_not_missed(
     dialling, go_on = asyncio.Event(), asyncio.Event()
     real = connection_page.dial
 
-    async def slow_dial(host: str, port: int, *, seconds: float) -> socket.socket:
+    async def slow_dial(host: str, port: int, *, seconds: float, source: str = "") -> socket.socket:
         dialling.set()
         await go_on.wait()
-        return await real(host, port, seconds=seconds)
+        return await real(host, port, seconds=seconds, source=source)
 
     monkeypatch.setattr(connection_page, "dial", slow_dial)
     backend = await mesh.backend(echo)

@@ -23,7 +23,7 @@ from stage import StageWire
 from certs.spiffe import SpiffeId, TrustDomain
 from proxy import connection as page
 from proxy.accept.first_bytes import FirstLook
-from proxy.config import load_config
+from proxy.config import Address, load_config
 from proxy.connection import Inbound
 from proxy.detect import Opening, Opens
 from proxy.errors import HandshakeError, Reason
@@ -176,9 +176,14 @@ class LateSidecar(PlaySidecar):
     """What must not be: a connection is entered when it has been set up."""
 
     def serve(
-        self, sock: Any, direction: str, cluster: str, work: Callable[[Arrival], Coroutine[Any, Any, None]]
+        self,
+        sock: Any,
+        direction: str,
+        cluster: str,
+        work: Callable[[Arrival], Coroutine[Any, Any, None]],
+        destination: Address | None = None,
     ) -> bool:
-        arrival = self._arrive(sock, direction, cluster)
+        arrival = self._arrive(sock, direction, cluster, destination)
         assert arrival is not None
 
         async def enter_late() -> None:
@@ -213,7 +218,7 @@ class World:
         self.sidecar.clock = cast(Any, FakeClock())
         self.lines: list[str] = []
         self.sidecar.access_log = cast(Any, SimpleNamespace(sink=self.lines.append))
-        self.ports = {protocol: Inbound(self.sidecar, port) for protocol, port in PORTS.items()}
+        self.ports = {protocol: Inbound(self.sidecar, port, cast(Any, port.app)) for protocol, port in PORTS.items()}
         self.callers = [Caller(identity, protocol, Sock(identity), []) for identity, protocol in callers]
         Sock.dialled = []
         self.in_force = OPEN
@@ -304,7 +309,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
         if sock.caller is None:
             raise HandshakeError("plaintext on a port that takes none", Reason.NOT_TLS)
 
-    async def dial(host: str, port: int, *, seconds: float) -> Any:
+    async def dial(host: str, port: int, *, seconds: float, source: str = "") -> Any:
         await gate()
         Sock.dialled.append(Sock())
         return Sock.dialled[-1]

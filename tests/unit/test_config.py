@@ -8,6 +8,7 @@ import pytest
 
 from certs.spiffe import SpiffeId
 from proxy.config import Address, Config, ListenConfig, UnixSocket, load_config
+from proxy.config_values import HealthConfig
 from proxy.errors import ConfigError
 from proxy.types import Protocol
 
@@ -77,6 +78,7 @@ def test_every_section_is_read() -> None:
         "service_account": "orders",
         "name": "orders-7d9f",
         "labels": {"app": "orders"},
+        "directory": "",
     }
     assert (config.trust_domain, config.trust_domain_aliases) == ("example.org", ("old.example.org",))
     assert config.identity.directory == "/var/run/secrets/remora"
@@ -121,7 +123,7 @@ def test_every_section_is_read() -> None:
         "revoked": "close",
     }
     assert config.admin == ListenConfig(listen=Address(host="127.0.0.1", port=15000))
-    assert config.health == ListenConfig(listen=Address(host="::", port=15020))
+    assert config.health == HealthConfig(listen=Address(host="::", port=15020))
     assert config.telemetry.access_log == "off"
     assert (config.limits.handshakes, config.limits.head_bytes, config.limits.drain_timeout) == (5, 8192, 60.0)
     assert (config.runtime.loop, config.runtime.workers, config.runtime.watch_interval) == ("asyncio", 1, 0.25)
@@ -176,16 +178,10 @@ admin: {{listen: "127.0.0.1:0"}}
 
 
 NOT_BUILT = [
-    ("workload: {directory: /etc/podinfo}", "`workload.directory` is not supported yet"),
-    ("inbound: {mode: capture}", "`inbound.mode: capture` is not supported yet"),
-    ("inbound: {listen: '[::]:15006'}", "`inbound.listen` is not supported yet"),
     ("inbound: {ports: [{listen: '[::]:1', port: 2, protocol: http2}]}", "`inbound.ports[0].protocol: http2`"),
     ("inbound: {ports: [{listen: '[::]:1', port: 2, protocol: grpc}]}", "`inbound.ports[0].protocol: grpc`"),
     ("inbound: {ports: [{listen: '[::]:1', port: 2, app_protocol: http1}]}", "`inbound.ports[0].app_protocol`"),
-    ("outbound: {listeners: [{listen: '127.0.0.1:1', capture: true}]}", "`outbound.listeners[0].capture: true`"),
     ("outbound: {services: [{name: a, endpoints: ['h:1'], tls: none, protocol: grpc}]}", "services[0].protocol: grpc`"),
-    ("outbound: {services: [{name: a, addresses: ['10.0.0.1:80']}]}", "`outbound.services[0].addresses`"),
-    ("outbound: {unknown: passthrough}", "`outbound.unknown: passthrough` is not supported yet"),
 ]
 
 
@@ -195,6 +191,80 @@ def test_what_is_not_built_is_refused_by_name(text: str, message: str) -> None:
     base = "".join(line + "\n" for line in MINIMAL.splitlines() if not line.startswith(section + ":"))
     found = faults(base + text)
     assert any(message in fault and "is not supported yet" in fault for fault in found), found
+
+
+CAPTURE = """\
+inbound:
+  mode: capture
+  listen: "[::]:15006"
+  ports: [{port: 8080, protocol: http}, {port: 5432, app: "127.0.0.1:5433", protocol: tcp}]
+outbound:
+  unknown: passthrough
+  listeners: [{listen: "127.0.0.1:15001", capture: true}, {listen: "[::1]:15001", capture: true}]
+  services: [{name: orders, addresses: ["10.96.0.12:80", "[fd00::12]:80"], tls: none}]
+"""
+
+
+def test_with_capture_ports_have_no_listener_and_lead_where_the_peer_has_dialled_unless_they_say_otherwise() -> None:
+    config = load(MINIMAL + CAPTURE)
+    assert str(config.inbound_capture) == "[::]:15006"
+    assert [(port.port, port.listen, port.app and str(port.app)) for port in config.inbound] == [
+        (8080, None, None),
+        (5432, None, "127.0.0.1:5433"),
+    ]
+    assert [(listener.captures, listener.service) for listener in config.outbound.listeners] == [(True, "")] * 2
+    assert config.outbound.unknown == "passthrough"
+
+
+def test_a_service_without_endpoints_is_dialled_at_the_addresses_that_mean_it() -> None:
+    orders = load(MINIMAL + CAPTURE).outbound.services["orders"]
+    assert [str(endpoint) for endpoint in orders.endpoints] == ["10.96.0.12:80", "[fd00::12]:80"]
+
+
+def test_without_a_word_nothing_is_captured_and_unknown_calls_are_refused() -> None:
+    config = load(MINIMAL)
+    assert config.inbound_capture is None
+    assert config.outbound.unknown == "reject"
+
+
+CAPTURE_FAULTS = [
+    ("inbound: {mode: capture}", "`inbound` lacks the key `listen`"),
+    ("inbound: {listen: '[::]:15006'}", "`inbound.mode` is ports"),
+    ("inbound: {mode: capture, listen: '127.0.0.1:15006'}", "`inbound.listen` is 127.0.0.1:15006"),
+    (
+        "inbound: {mode: capture, listen: '[::]:15006', ports: [{listen: '[::]:1', port: 2}]}",
+        "`inbound.ports[0].listen`: with capture",
+    ),
+    (
+        "inbound: {mode: capture, listen: '[::]:15006', ports: [{port: 2}, {port: 2}]}",
+        "`inbound.ports[1]`: port 2 stands twice",
+    ),
+    (
+        "inbound: {mode: capture, listen: '[::]:15006', ports: [{port: 2, app: '127.0.0.1:15006'}]}",
+        "`inbound.ports[0].app` leads back to `inbound.listen`",
+    ),
+    (
+        "outbound: {listeners: [{listen: '0.0.0.0:15001', capture: true}]}",
+        "`outbound.listeners[0]`: captured calls arrive on loopback",
+    ),
+    (
+        "outbound: {listeners: [{listen: '127.0.0.1:1', capture: true, service: a}], services: "
+        "[{name: a, endpoints: ['h:1'], tls: none}]}",
+        "the address that is dialled says the service",
+    ),
+    ("outbound: {listeners: [{listen: '127.0.0.1:1', capture: false}]}", "lacks the key `service`"),
+    ("outbound: {unknown: maybe}", "`outbound.unknown` must be one of reject, passthrough"),
+    (
+        "outbound: {services: [{name: a, addresses: ['10.0.0.1:1'], tls: none}, "
+        "{name: b, addresses: ['10.0.0.1:1'], tls: none}]}",
+        "`outbound.services[1].addresses`: 10.0.0.1:1 is an address of a already",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), CAPTURE_FAULTS)
+def test_what_cannot_be_captured_so_is_told(text: str, message: str) -> None:
+    assert any(message in fault for fault in faults(MINIMAL + text)), faults(MINIMAL + text)
 
 
 SERVICE = "outbound: {{services: [{}]}}"
