@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks import configs
 from benchmarks.host import foreign_share
-from benchmarks.processes import BenchError, Programs, core_seconds, free_ports, wait_until, write_files
+from benchmarks.processes import BenchError, Programs, answers_ready, core_seconds, free_ports, wait_until, write_files
 from certs.memory import MemoryAuthority, write_set
 
 ACCOUNT: Final = configs.CALLED
@@ -41,14 +41,7 @@ class Alone:
 
     def is_ready(self) -> bool:
         """Ask once whether it is ready; False while nobody listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.health, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        return answers_ready(self.health)
 
     def wait_until_ready(self, *, pause: float) -> None:
         """Ask every `pause` seconds until it is ready. Raises BenchError when it does not become so."""

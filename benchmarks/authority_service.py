@@ -7,7 +7,6 @@ cluster: certificates in the index and sidecars among the confirmations, written
 from __future__ import annotations
 
 import datetime
-import http.client
 import json
 import os
 import secrets
@@ -31,6 +30,7 @@ from benchmarks.processes import (
     PACKAGES,
     BenchError,
     Programs,
+    answers_ready,
     free_ports,
     resident_mib,
     thread_nanoseconds,
@@ -139,22 +139,19 @@ class AuthorityDirectory:
                 directory=self.base,
                 environment={"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.base.parent / "compiled")},
             )
-            wait_until(self._is_ready, process, "the authority", "does not become ready", self.base, pause=PAUSE)
+            wait_until(
+                lambda: answers_ready(self._health),
+                process,
+                "the authority",
+                "does not become ready",
+                self.base,
+                pause=PAUSE,
+            )
             ready, cpu = time.monotonic() - began, thread_nanoseconds(process.pid) / 1e9
             start = Start(
                 ready=ready, cpu=cpu, resident_mib=resident_mib([process.pid]), foreign_share=watch.foreign(cpu)
             )
             yield Serving(pid=process.pid, port=self._port, start=start)
-
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._health, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
 
     # --- what it wrote ---
 

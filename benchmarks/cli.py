@@ -16,6 +16,7 @@ from typing import Final
 
 from benchmarks import (
     authority,
+    capture,
     growth,
     heads,
     hops,
@@ -27,6 +28,7 @@ from benchmarks import (
     stages,
     stages_report,
     start,
+    webhook,
     workers,
     workers_report,
 )
@@ -109,6 +111,18 @@ def main(argv: Sequence[str]) -> int:
         default=MAX_AUTHORITY_ENTRIES,
         help="certificates and sidecars that the grown authority knows (default: the most there can be)",
     )
+    command = add(
+        "webhook", _webhook, "what an API server waits for the injector, and what one core carries", 3, "rounds"
+    )
+    command.add_argument("--seconds", type=_bounded(1, MAX_SECONDS), default=5, help="of each load (default: 5)")
+    command.add_argument(
+        "--connections", type=_bounded(1, MAX_CONNECTIONS), default=16, help="of the API server (default: 16)"
+    )
+    command = add("capture", _capture, "what capture by rules costs beside ports, between two pods", 5, "rounds")
+    command.add_argument("--seconds", type=_bounded(1, MAX_SECONDS), default=3, help="of each repetition (default: 3)")
+    command.add_argument(
+        "--connections", type=_bounded(2, MAX_CONNECTIONS), default=32, help="that are kept (default: 32)"
+    )
     add("policy", _policy, "cost of a decision and of a request under ten to a thousand rules", 5, "rounds")
     add("growth", _growth, "curves of cost over idle connections, rules, services and headers", 9, "rounds")
     command = add("stages", _stages, "where the microseconds of a hop go, by timers in the process", 5, "rounds")
@@ -179,6 +193,16 @@ def _authority(options: argparse.Namespace, machine: Machine, directory: Path) -
         entries=options.entries,
     )
     return _written(authority.run(machine, plan, directory, _tell), options)
+
+
+def _webhook(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    plan = webhook.Plan(seconds=options.seconds, repetitions=options.repetitions, connections=options.connections)
+    return _written(webhook.run(machine, plan, directory, _tell), options)
+
+
+def _capture(options: argparse.Namespace, machine: Machine, directory: Path) -> str:
+    plan = capture.Plan(seconds=options.seconds, repetitions=options.repetitions, connections=options.connections)
+    return _written(capture.run(machine, plan, directory, _tell), options)
 
 
 def _policy(options: argparse.Namespace, machine: Machine, directory: Path) -> str:

@@ -43,7 +43,14 @@ class LoadReport:
 
 
 def wrk_command(
-    program: str, port: int, *, connections: int, seconds: float, path: str = PATH, close: bool = False
+    program: str,
+    port: int,
+    *,
+    connections: int,
+    seconds: float,
+    path: str = PATH,
+    close: bool = False,
+    host: str = "127.0.0.1",
 ) -> list[str]:
     """Write the command line: one thread, `connections` at once, whole seconds (wrk knows no others).
 
@@ -57,7 +64,7 @@ def wrk_command(
         "--timeout=10s",
         "--latency",
         *(("--header", "Connection: close") if close else ()),
-        f"http://127.0.0.1:{port}{path}",
+        f"http://{host}:{port}{path}",
     ]
 
 

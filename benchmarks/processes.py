@@ -7,6 +7,7 @@ descendants and of those that it has waited for. It is counted in ticks of 10 ms
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ START_SECONDS: Final = 20.0
 """A program that does not listen by then has failed; Envoy on a busy core takes 3."""
 END_SECONDS: Final = 5.0
 """How long a program may take to end after SIGTERM before it is killed."""
+ANSWER_SECONDS: Final = 5.0
+"""How long a program may take to say whether it is ready."""
 
 PACKAGES: Final = str(Path(__file__).resolve().parent.parent)
 """Where our own packages lie, for programs of ours that run in a directory of their own."""
@@ -238,6 +241,18 @@ def accepts(port: int) -> bool:
     """Say whether somebody listens on a port of the loopback address."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers_ready(port: int) -> bool:
+    """Whether /readyz on this port of 127.0.0.1 answers with 200; a port where nobody listens answers nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 def free_ports(count: int) -> list[int]:

@@ -21,6 +21,7 @@ MODULES = (
     "scrape",
     "tables",
     "tcp_load",
+    "webhook_calls",
     "wiring",
     "workers_report",
 )
