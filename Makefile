@@ -19,7 +19,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" .venv-lock/bin/pip-compile --quiet
 SOURCES := certs proxy injector demo benchmarks remora.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench compiled lock clean
+.PHONY: help demo test e2e check bench image compiled lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,7 +29,7 @@ demo: $(RUNTIME) ## run the small mesh: three workloads, their sidecars, who may
 
 test: $(TEST) ## run every test that needs no root and no Debian package (TEST_ARGS goes to pytest)
 	@echo "== tests without root"
-	@$(BIN)/python -m pytest -m "not debian" $(TEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not debian" $(TEST_ARGS)
 
 e2e: $(TEST) ## run the tests that need root or Debian's programs, which it installs (TEST_ARGS goes to pytest)
 	@echo "== tests with real programs"
@@ -43,6 +43,9 @@ check: $(TEST) ## lint, format and types
 
 bench: $(BENCH) ## measure hops beside other proxies, in five minutes (BENCH_ARGS=--full: everything; --list: what there is)
 	@$(BIN)/remora bench run $(BENCH_ARGS)
+
+image: $(RUNTIME) ## build the container image with podman or buildah (IMAGE_ARGS="--base IMAGE --tag NAME --compile")
+	@$(BIN)/python -m injector.image.build $(IMAGE_ARGS)
 
 compiled: $(TEST) ## compile the byte path with mypyc (needs a C compiler): a wheel in dist/, installed in .venv-compiled
 	@echo "== compiling the byte path"
