@@ -66,10 +66,10 @@ _TABLE: Final = re.compile(r"^\*.*?^COMMIT$", re.MULTILINE | re.DOTALL)
 _COUNTERS: Final = re.compile(r" \[\d+:\d+\]")
 _RULE: Final = re.compile(r"^-A|^:\S+ -", re.MULTILINE)
 _HIDE: Final = """
-if [ ! -d /tmp/sbin ]; then
-  mount -t tmpfs none /tmp
-  cp -a /usr/sbin /tmp/sbin
-  mount --bind /tmp/sbin /usr/sbin
+if [ ! -d /mnt/sbin ]; then
+  mount -t tmpfs none /mnt
+  cp -a /usr/sbin /mnt/sbin
+  mount --bind /mnt/sbin /usr/sbin
 fi
 rm "/usr/sbin/$1"
 printf '#!/bin/sh\\necho broken >&2\\nexit 3\\n' > "/usr/sbin/$1"
