@@ -18,12 +18,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from certs.keys import KeyFileError, PrivateKey, generate_key, public_key_bytes, read_key, signing_hash, write_key
+from certs.keys import (
+    KeyFileError,
+    PrivateKey,
+    PublicKey,
+    generate_key,
+    public_key_bytes,
+    read_key,
+    signing_hash,
+    write_key,
+)
 from certs.profile import key_usage, with_key_identifiers
+from certs.store import read_chain
 
 AUTHORITY_LIFETIME: Final = datetime.timedelta(days=365)
 LEAF_LIFETIME: Final = datetime.timedelta(days=30)
@@ -154,13 +164,14 @@ def _check_leaf(files: Files, authority: _Pair, names: Sequence[str], now: datet
 
 def _read_pair(files: Files, name: str, key_name: str) -> _Pair:
     try:
-        certificates = x509.load_pem_x509_certificates(files[name])
+        certificate = read_chain(files[name])[0]
+        certified = certificate.public_key()
         key = read_key(files[key_name])
-    except (ValueError, KeyFileError):
+    except (ValueError, UnsupportedAlgorithm, KeyFileError):
         raise _Unusable(f"{name} or {key_name} could not be read") from None
-    if public_key_bytes(key.public_key()) != public_key_bytes(certificates[0].public_key()):  # type: ignore[arg-type]
+    if not isinstance(certified, PublicKey) or public_key_bytes(certified) != public_key_bytes(key.public_key()):
         raise _Unusable(f"{key_name} was not the key of {name}")
-    return _Pair(certificate=certificates[0], key=key)
+    return _Pair(certificate=certificate, key=key)
 
 
 def _make_authority(names: Sequence[str], now: datetime.datetime) -> _Pair:
@@ -219,6 +230,6 @@ def _is_old(certificate: x509.Certificate, now: datetime.datetime) -> bool:
 
 def _has_ended(pem: bytes, now: datetime.datetime) -> bool:
     try:
-        return now >= x509.load_pem_x509_certificates(pem)[0].not_valid_after_utc
+        return now >= read_chain(pem)[0].not_valid_after_utc
     except ValueError:
         return True

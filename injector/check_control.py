@@ -11,6 +11,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from certs.store import read_chain
 from injector import names
 from injector.certificate import CHAIN, LEAF_LIFETIME, RENEW_AT, dns_names
 from injector.check import Finding, counted, fail, listed, ok, warn
@@ -224,11 +225,11 @@ def _decoded(value: object) -> bytes:
         return b""
 
 
-def _certificates(pem: bytes) -> list[x509.Certificate]:
+def _certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     try:
-        return x509.load_pem_x509_certificates(pem)
+        return read_chain(pem)
     except ValueError:
-        return []
+        return ()
 
 
 def _dns(certificate: x509.Certificate) -> list[str]:

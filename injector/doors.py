@@ -50,6 +50,18 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+def decide_in(world: World, metadata: Mapping[str, object], spec: Mapping[str, object], *, namespace: str) -> Decision:
+    """Decide about a pod of `namespace` by what is known of the world. Raises AnnotationError, as `decide` does."""
+    return decide(
+        metadata,
+        spec,
+        namespace=namespace,
+        namespace_labels=world.namespaces.get(namespace),
+        own_namespace=world.own_namespace,
+        unasked=world.unasked,
+    )
+
+
 def admit(
     metadata: object, spec: Mapping[str, object], world: World, *, namespace: str, owner_kind: str = "Pod"
 ) -> Outcome:
@@ -61,14 +73,7 @@ def admit(
     known = mapping(metadata)
     annotations = mapping(known.get("annotations"))
     try:
-        decision = decide(
-            known,
-            spec,
-            namespace=namespace,
-            namespace_labels=world.namespaces.get(namespace),
-            own_namespace=world.own_namespace,
-            unasked=world.unasked,
-        )
+        decision = decide_in(world, known, spec, namespace=namespace)
         if decision.why is Why.ALREADY_INJECTED:
             record = read_record(annotations)
             if record is None or record.covers_all(spec):

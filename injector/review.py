@@ -24,8 +24,8 @@ from certs.strict_json import parse_json
 from injector import names
 from injector.annotations import AnnotationError
 from injector.bounds import too_large
-from injector.decision import Why, decide
-from injector.doors import Outcome, Refused, World, admit
+from injector.decision import Why
+from injector.doors import Outcome, Refused, World, admit, decide_in
 from injector.jsonpatch import difference
 from injector.values import Document, mapping, mappings
 from proxy.documents import quoted, shown
@@ -267,14 +267,7 @@ def _seen_from(world: World, namespace: str) -> World:
 
 def _is_skipped(metadata: Mapping[str, object], spec: Mapping[str, object], namespace: str, world: World) -> bool:
     try:
-        decision = decide(
-            metadata,
-            spec,
-            namespace=namespace,
-            namespace_labels=world.namespaces.get(namespace),
-            own_namespace=world.own_namespace,
-            unasked=world.unasked,
-        )
+        decision = decide_in(world, metadata, spec, namespace=namespace)
     except AnnotationError:
         return False
     return not decision.injects and decision.why is not Why.ALREADY_INJECTED

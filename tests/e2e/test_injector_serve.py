@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from injector_process import InjectorProcess
@@ -13,16 +11,6 @@ from injector import names
 from injector.jsonpatch import apply
 from injector.review import MAX_BODY
 from tests.reviews import POD, UID, encoded, patch_of, response_of, review_of
-
-
-@pytest.fixture
-def injector(tmp_path: Path) -> Iterator[InjectorProcess]:
-    made = InjectorProcess(tmp_path)
-    made.issue()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

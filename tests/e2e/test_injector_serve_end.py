@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,6 @@ from proxy.runtime.pages import PageRequest
 from tests.reviews import encoded, response_of, review_of
 
 BODY = encoded(review_of())
-
-
-@pytest.fixture
-def injector(tmp_path: Path) -> Iterator[InjectorProcess]:
-    made = InjectorProcess(tmp_path)
-    made.issue()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def test_while_it_drains_it_is_not_ready_and_still_answers_old_and_new_connections(injector: InjectorProcess) -> None:

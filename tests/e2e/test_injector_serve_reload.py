@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from injector_process import InjectorProcess, eventually
 
 from tests.reviews import encoded, response_of, review_of
 
 BODY = encoded(review_of())
-
-
-@pytest.fixture
-def injector(tmp_path: Path) -> Iterator[InjectorProcess]:
-    made = InjectorProcess(tmp_path)
-    made.issue()
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def test_a_certificate_is_replaced_under_load_without_a_failed_call(injector: InjectorProcess) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Mapping
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from certs.testing import half_readable
 from injector.certificate import (
     AUTHORITY_LIFETIME,
     BACK_DATE,
@@ -111,6 +114,23 @@ def test_what_is_missing_or_damaged_is_made_anew(
     assert words in step.what
     after = settled(step.files, NOW)
     assert believed(after, ca_bundle(after), NOW)
+
+
+def of_unknown_version(certificate: x509.Certificate) -> bytes:
+    """Give the certificate as PEM, of a version that X.509 does not have."""
+    der = certificate.public_bytes(Encoding.DER).replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"), 1)
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize("name", [CHAIN, CA])
+def test_a_certificate_that_begins_well_and_cannot_be_used_is_made_anew(made: dict[str, bytes], name: str) -> None:
+    [certificate] = x509.load_pem_x509_certificates(made[name])
+    for damaged in (half_readable(certificate).public_bytes(Encoding.PEM), of_unknown_version(certificate)):
+        step = advance({**made, name: damaged}, NAMES, NOW)
+        assert step is not None
+        assert "could not be read" in step.what
+        after = settled(step.files, NOW)
+        assert believed(after, ca_bundle(after), NOW)
 
 
 def test_a_key_of_another_certificate_is_seen(made: dict[str, bytes]) -> None:

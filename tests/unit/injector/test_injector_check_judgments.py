@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.kube import KubeAnswer, KubeError
+from certs.testing import half_readable
 from injector import names
 from injector.certificate import AUTHORITY_LIFETIME, LEAF_LIFETIME, advance, ca_bundle, dns_names
 from injector.check import Finding, Level, listed
@@ -268,6 +271,18 @@ def test_a_certificate_of_another_authority_for_another_name_or_none_fails() -> 
     assert "not for remora-injector.elsewhere.svc" in found[0].what
     for document in (None, {}, {"data": {"tls.crt": "%%"}}, secret({"tls.crt": b"no PEM"})):
         assert levels(list(webhook_certificate(configuration(files), document, OURS, NOW))) == ["fail"]
+
+
+def test_a_certificate_that_begins_well_and_cannot_be_used_fails() -> None:
+    files = made()
+    [leaf] = x509.load_pem_x509_certificates(files["tls.crt"])
+    der = leaf.public_bytes(Encoding.DER).replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"), 1)
+    unknown = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+    for damaged in (half_readable(leaf).public_bytes(Encoding.PEM), unknown):
+        document = secret({**files, "tls.crt": damaged})
+        [finding] = webhook_certificate(configuration(files), document, OURS, NOW)
+        assert finding.level is Level.FAIL
+        assert "holds no certificate" in finding.what
 
 
 def test_a_ca_bundle_whose_root_has_ended_does_not_verify() -> None:
